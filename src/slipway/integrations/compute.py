@@ -62,7 +62,7 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
 
 
 def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
-    """Process an item in another process. Raise only exceptions that can be sent to the calling process.
+    """Process an item in a worker process. Raise only exceptions that can be sent to the calling process.
 
     Built-in exceptions, InputError and CheckFailed are raised again. Any other exception becomes an InputError, because
     pickling often fails for an exception with its own arguments.
@@ -84,7 +84,7 @@ def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
 def joblib_on(engine: Engine) -> Iterator[None]:
     """Run the work of joblib, such as `n_jobs` in scikit-learn, on the Dask cluster. Without a cluster, do nothing.
 
-    Inside the `with` block, the client is Dask's default client, which the Dask interfaces of LightGBM and XGBoost use.
+    Inside the `with` block, the Dask interfaces of LightGBM and XGBoost use this cluster too.
     """
     if engine.address is None:
         yield

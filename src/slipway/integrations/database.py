@@ -25,7 +25,7 @@ ROWS = 10_000
 
 @dataclass(frozen=True)
 class QueryWords:
-    """The words for a query in messages: the start of a message, and the names of the address and of the query."""
+    """Words for messages about a query: the start, and the names of the settings for the address and the query."""
 
     start: str
     address: str

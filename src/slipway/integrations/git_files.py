@@ -33,7 +33,7 @@ def read_blob(hash_of_content: str) -> bytes:
 
 
 def write_blob(content: bytes) -> File:
-    """Store content as a git object. Return it as a file that is not executable."""
+    """Store content as a git object, and return it as a `File` that is not executable."""
     return File(str(pygit2.Repository(".").create_blob(content)), int(pygit2.enums.FileMode.BLOB))
 
 

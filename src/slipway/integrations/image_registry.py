@@ -66,7 +66,7 @@ def api_of(host: str) -> str:
 def digest_of(name: str) -> str:
     """Return the digest that the registry has for NAME:TAG.
 
-    Raise InputError if the registry does not answer with a digest.
+    Raise InputError if the registry does not return a digest.
     """
     image = ImageName.parse(name)
     url = f"{api_of(image.host)}{image.repository}/manifests/{image.tag}"

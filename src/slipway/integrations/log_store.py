@@ -13,7 +13,7 @@ from slipway.integrations.storage import describe_error, without_secrets
 DAY = "day="
 """Prefix of the top-level folders. There is one folder for each day, such as `day=2026-11-26`."""
 RECORD, ANSWER = "record_", "answer"
-"""Prefix of the columns with the record, and the name or prefix of the columns with the prediction."""
+"""Prefix of the columns with the record. Name of the column with the prediction, or prefix for several outputs."""
 TRUTH, KNOWN_AT = "truth", "known_at"
 """Columns of joined rows: the truth, and the day on which it became known."""
 HEADER = b"slipway.header"
@@ -37,7 +37,7 @@ class LogStore:
         self._is_local = "file" in ((kinds,) if isinstance(kinds, str) else kinds)
 
     def overlaps(self, other: "LogStore") -> bool:
-        """Return whether the addresses are equal, or one of them is below the other."""
+        """Return whether the addresses are equal, or one is a subfolder of the other."""
         mine, others = (f"{each._files.unstrip_protocol(each._root)}/" for each in (self, other))
         return mine.startswith(others) or others.startswith(mine)
 

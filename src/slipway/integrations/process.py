@@ -86,7 +86,7 @@ def run(
 
 
 def isolated_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return environment variables with which a program does not find the user's configuration and credentials."""
+    """Return environment variables that hide the user's configuration and credentials from a program."""
     return {name: environ[name] for name in ISOLATED_VARIABLES if name in environ} | {
         "HOME": str(home),
         "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),

@@ -88,7 +88,7 @@ class QuerySource:
         return self._listing
 
     def newest(self) -> Watermark:
-        """Return the newest watermark. This query is cheap if the watermark has an index."""
+        """Return the newest watermark. This query is cheap if the watermark column has an index."""
         with self._database.connected() as connection:
             return self._newest(connection)[0]
 

@@ -87,7 +87,7 @@ def by_request(columns: Iterable[str]) -> bool:
 
 
 def columns_of_labels(model: Model) -> tuple[str, ...]:
-    """Return the names of all columns that labels may have."""
+    """Return the names of all columns that labels can have."""
     return (REQUEST_ID, ROW, *model.KEY, model.TARGET, KNOWN_AT)
 
 

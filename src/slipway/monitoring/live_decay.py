@@ -76,7 +76,7 @@ class ChampionRows(Collected):
             self.groups.append(found.groups)
 
     def forget_answers(self) -> None:
-        """Free the memory of the data that only `period` uses."""
+        """Free the memory of the data that only the method `period` uses."""
         for each in (self.truths, self.answers, self.unseen, self.groups):
             each.clear()
 

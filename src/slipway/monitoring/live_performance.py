@@ -48,7 +48,10 @@ class LivePart(Artifact):
 
 
 class Maturity(Artifact):
-    """The share of rows whose truth is known `days` days after the request. Younger rows are left out."""
+    """The share of rows whose truth is known `days` days after the request.
+
+    Rows that are not `days` days old yet are left out.
+    """
 
     days: int
     rows: int

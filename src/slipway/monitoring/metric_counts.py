@@ -19,7 +19,7 @@ INFO = "slipway_model_info"
 BUCKET, PREDICTION = "slipway_feature_bucket", "slipway_prediction_bucket"
 VALUES, MISSING = "slipway_feature_values_total", "slipway_feature_missing_total"
 LABELS = {BUCKET: ("feature", "le"), PREDICTION: ("output", "le"), VALUES: ("feature", "value"), MISSING: ("feature",)}
-"""The labels of each metric that name the feature or output, and the bin."""
+"""For each metric, the label for the feature or output, and the labels for the bin."""
 
 
 class Malformed(ValueError):
@@ -147,7 +147,7 @@ def _numbers(left: dict[Series, int], metric: str, name: str, reference: Feature
 
 
 def _edges(reference: FeatureReference) -> Iterator[str]:
-    """Yield the upper edges of the bins as text, in single precision as on servers and in the format of `_edge`."""
+    """Yield the upper edges of the bins as text, rounded to single precision as on servers."""
     yield from map(_edge, np.array(reference.edges, dtype=np.float32).tolist())
     yield _edge(np.inf)
 

@@ -13,9 +13,9 @@ from slipway.integrations.prometheus import Prometheus, Range
 from slipway.monitoring.metric_counts import INFO, LABELS, Counts, Malformed, add, increase
 
 STEPS = 12
-"""Number of times in the window at which counts are read.
+"""Number of points in the window at which counts are read.
 
-If a replica restarts in place, the rows that it counted between the last of these times and the restart are lost.
+If a replica restarts in place, the rows that it counted between the last of these points and the restart are lost.
 """
 MIN_LOOKBACK_SECONDS = 300
 """Maximum age in seconds of a scraped value, or the length of a step if that is longer.

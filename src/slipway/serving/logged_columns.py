@@ -109,7 +109,7 @@ def key_hashes(types: Sequence[str], values: Sequence[Sequence[Any]], secret: by
 
 
 def is_sampled(text: str, share: float) -> bool:
-    """Return whether a row is in the sample with this share of all rows. `text` is its key hash or its request id."""
+    """Return whether a row is sampled. `text` is the row's key hash or request id. `share` is the sampled share."""
     digest = blake2b(text.encode(), digest_size=8, person=SAMPLING).digest()
     return int.from_bytes(digest, "little") < share * 2**64
 

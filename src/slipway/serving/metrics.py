@@ -94,8 +94,8 @@ def scale(reference: FeatureReference, is_probability: bool) -> list[float]:
     """Return bin edges for predictions. Models share these edges, so that their predictions can be compared.
 
     The bins of the training data are not suitable, because they differ between models. The scale for a probability has
-    twenty bins. The scale for a regression has the preferred numbers (`STEPS`) within the range of the training data.
-    Two models therefore share the edges where their ranges overlap.
+    twenty bins. The edges for a regression are the preferred numbers (`STEPS`) within the range of the training data.
+    Two models therefore have the same edges where their ranges overlap.
     """
     if is_probability:
         return [round(step / 20, 2) for step in range(1, 20)]
@@ -209,7 +209,7 @@ class Metrics(Collector):
         self._answered.clear()
 
     def predicted(self, tensors: Tensors, predictions: NDArray[np.float32]) -> None:
-        """Count rows and their predictions. `tensors` are copied, so the caller may overwrite them afterwards."""
+        """Count rows and their predictions. `tensors` are copied, so the caller can overwrite them afterwards."""
         if self._numbers:
             self._row_numbers += tensors["numbers"].tobytes()
         if self._categories:

@@ -228,7 +228,7 @@ class PredictionHandler:
         return self.refuse(headers, error) if isinstance(error, Problem) else self.fail(headers, error)
 
     def fail(self, headers: dict[bytes, bytes], error: Exception) -> Answer:
-        """Return a response with status 500, and log the traceback without the message, which may quote the request."""
+        """Return a response with status 500, and log the traceback without the message, which can quote the request."""
         where = "".join(traceback.format_tb(error.__traceback__))
         logger.error("unexpected error", extra={"error": type(error).__name__, "traceback": where})
         return self.refuse(headers, Problem(500, "The server has a bug; its log has the traceback. Report it."))

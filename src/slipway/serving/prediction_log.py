@@ -297,7 +297,7 @@ class PredictionLog(Collector):
     def _report(self, error: BaseException) -> None:
         """Log an error if it differs from the error that was logged last.
 
-        The message of the error is left out, because it may quote a request.
+        The message of the error is left out, because it can quote a request.
         """
         failure = f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}".strip()
         if failure != self._failure:

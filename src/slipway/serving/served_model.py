@@ -69,7 +69,7 @@ class ServedModel:
         self.metrics.predicted(tensors, predictions)
 
     def run(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Return predictions without counting them. The predictions may be infinite or NaN."""
+        """Return predictions without counting them. The predictions can be infinite or NaN."""
         answer: NDArray[np.float32] = self._session_run(self._outputs, tensors, None)[0]
         return answer if answer.ndim == 2 else answer.reshape(len(answer), -1)
 

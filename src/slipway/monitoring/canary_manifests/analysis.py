@@ -2,7 +2,7 @@
 
 Each query returns the canary's value minus a limit, so a number above 0 is a failure. If there are too few requests,
 the query returns nothing, and the metric is inconclusive. The canary's requests are counted from its start. The
-requests of the stable replicas are counted in a window, because these replicas may have been running for weeks.
+requests of the stable replicas are counted in a window, because these replicas often run for weeks.
 """
 
 from math import log, pi, sqrt

@@ -79,7 +79,7 @@ class Alerts:
 
 
 def groups(drift: Drift, compared: int, timing: Timing) -> list[Rule]:
-    """Return the groups of rules.
+    """Return all alert and recording rules, in groups.
 
     `compared` is the number of features and predictions that are compared with the training data. The confidence in
     `drift` applies to all these comparisons together.
@@ -190,7 +190,7 @@ def _release() -> list[Rule]:
 
 
 def _counts(window: str, timing: Timing) -> list[Rule]:
-    """Return the rules that count, for each bundle and bin, the rows in the window and the training rows."""
+    """Return the rules that count the rows in the window and the training rows, for each bundle and bin."""
     bins = f"{DISTRIBUTION}, bin"
     upper, lower = _up_to("bin"), _up_to("above")
     values, missing = (f"rate(slipway_feature_{each}_total[{timing.rate}])" for each in ("values", "missing"))
