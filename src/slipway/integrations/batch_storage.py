@@ -92,8 +92,7 @@ class BatchInput(_Storage):
 
 
 class BatchOutput(_Storage):
-    """The output folder. Each file is replaced completely or not at all. Two scoring runs must not write at the same
-    time.
+    """The output folder. Each file is replaced completely or not at all. Two runs must not write at the same time.
 
     A file is first written to the local path that `staged` returns. This path is different for each `BatchOutput`
     object. Then `publish` moves the file to its place. `remove_unfinished` removes unpublished files of processes that

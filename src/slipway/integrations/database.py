@@ -194,7 +194,7 @@ class RowFile:
         self._parts += 1
 
     def write(self, file: Path, address: str) -> int:
-        """If there are rows, write them to one Parquet file. Return the number of rows."""
+        """Write all rows to one Parquet file if there are any, and return their number."""
         if not self._parts:
             return 0
         schema = pa.schema([*self._types.items()])

@@ -128,10 +128,10 @@ def write_table(address: str, columns: Collection[str], file: Path) -> int:
 
 @contextmanager
 def delta_errors(address: str, setting: str) -> Iterator[None]:
-    """Raise InputError for each exception of deltalake or of a storage. `setting` names the setting for the format in
-    messages.
+    """Raise InputError for each exception of deltalake or of a storage.
 
-    FileNotFoundError is not changed, because it means that the files of a version were vacuumed.
+    `setting` is the name of the setting for the format, for messages. FileNotFoundError is not changed, because it
+    means that the files of a version were vacuumed.
     """
     try:
         yield

@@ -79,7 +79,10 @@ Edit = Callable[[Snapshot], Files]
 
 @dataclass(frozen=True)
 class _Clone:
-    """A local repository from which commits are pushed to `origin`. `git` runs git in it and returns git's output."""
+    """A local repository from which commits are pushed to `origin`.
+
+    `git` runs a git command in this repository, and returns its output.
+    """
 
     repository: pygit2.Repository
     author: pygit2.Signature

@@ -34,9 +34,7 @@ class LiveDecay(Artifact):
     reason: str
     """A sentence that names the bundle and the days. If there is an alarm, the sentence also names the worst slice."""
     smallest: float | None = None
-    """The loss increase, as a share of the loss at release, that would have raised an alarm with the probability
-    `FOUND`.
-    """
+    """The relative rise of the loss since release that would have raised an alarm with the probability `FOUND`."""
     found: DeliveryDecay | None = None
 
 
