@@ -161,8 +161,7 @@ def branches(pattern: str, environ: Mapping[str, str]) -> list[str]:
 def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:
     """Commit to `main` at `origin` the files that `edit` returns. Return the commit, or None if nothing changes.
 
-    Raises CheckFailed if the remote refuses the push, or if other pushes come first in every attempt until the time
-    limit.
+    Raises CheckFailed if the remote refuses the push, or if other pushes come first until the time limit.
     """
     clone = _this_clone(environ)
     return _commit_to(clone, MAIN, edit, message, lambda: clone.fetch(MAIN))

@@ -11,7 +11,7 @@ from slipway.errors import InputError
 from slipway.integrations.storage import describe_error, without_secrets
 
 DAY = "day="
-"""Prefix of the top-level folders. There is one folder for each day, such as `day=2026-11-26`."""
+"""Prefix of the top-level folders, one for each day, such as `day=2026-11-26`."""
 RECORD, ANSWER = "record_", "answer"
 """Prefix of the columns with the record. Name of the column with the prediction, or prefix for several outputs."""
 TRUTH, KNOWN_AT = "truth", "known_at"

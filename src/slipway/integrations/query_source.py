@@ -138,7 +138,7 @@ class QuerySource:
     def _free_name(self, high: Watermark) -> str:
         """Return an unused name for the new delivery, which contains the newest watermark `high`.
 
-        The name is already used if all new rows are late, because an earlier delivery contains the newest watermark. A
+        The name is already used if all new rows are late, because an earlier delivery has the newest watermark. A
         number is then appended.
         """
         first = self._settings.prefix + _as_text(high)

@@ -6,7 +6,7 @@ from typing import Any
 USER = re.compile(r"(?<=://)[^\s'\"]*@")
 """Matches the user and the password of an address, up to the last @, because a password can contain @."""
 QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
-"""Matches the query string of an address, which can contain a signature."""
+"""Matches the query string of an address. It can contain a signature."""
 MASK = "***"
 
 STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")

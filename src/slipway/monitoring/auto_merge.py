@@ -30,7 +30,7 @@ LANDED = (
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
-    """Merge the pull request that a completed workflow run has checked, if the pull request contains a delivery.
+    """Merge the pull request that a completed workflow run has checked, if it contains a delivery.
 
     No person has approved the pull request, so its content is not trusted. The pull request may change only data.dvc.
     This function ingests the same deliveries again, and the result must equal data.dvc in the pull request. A pull

@@ -87,7 +87,7 @@ class Live(Artifact):
     bundles: tuple[LivePerformance, ...]
     skew: tuple[Skew, ...]
     period: tuple[date, date] | None
-    """The newest period in which all days are mature."""
+    """The newest period with only mature days."""
     decay: LiveDecay | None
     """The champion's decay in `period`, or None if no champion was given."""
     delivered: str | None = None

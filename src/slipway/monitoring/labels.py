@@ -35,9 +35,9 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Numbers of labels. `repeated` is the number of labels with the same id as another label.
+    """Numbers of labels. `repeated` counts labels with the same id as another label.
 
-    `corrected` is the number of labels that a later label with another truth replaced.
+    `corrected` counts labels that a later label with another truth replaced.
     """
 
     labels: int

@@ -1,7 +1,7 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
-A period has `live.days` days (params.yaml), and periods do not overlap. The newest period in which all days are mature
-is checked. Repeated checks of a period therefore use the same rows, and do not make a false alarm more probable.
+A period has `live.days` days (params.yaml), and periods do not overlap. The newest period with only mature days is
+checked. Repeated checks of a period therefore use the same rows, and do not make a false alarm more probable.
 """
 
 from collections.abc import Callable

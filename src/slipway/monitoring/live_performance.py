@@ -44,7 +44,7 @@ class LivePart(Artifact):
     loss: float | None
     interval: tuple[float, float] | None
     young: bool = False
-    """True if too few truths are known yet, so that the loss may change."""
+    """True if too few truths are known yet, so that the loss can still change."""
 
 
 class Maturity(Artifact):

@@ -18,7 +18,7 @@ STEPS = 12
 If a replica restarts in place, the rows that it counted between the last of these points and the restart are lost.
 """
 MIN_LOOKBACK_SECONDS = 300
-"""Maximum age in seconds of a scraped value, or the length of a step if that is longer.
+"""Maximum age in seconds of a scraped value, or the length of a step if longer.
 
 The default of Prometheus is also 300 seconds. Targets must be scraped more often than that.
 """

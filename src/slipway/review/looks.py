@@ -27,7 +27,7 @@ class Look:
     last: date | None
 
     def sees(self, holdout: Holdout) -> bool:
-        """Return whether two holdouts can have common rows: they share a day, or the days of one are not known."""
+        """Return whether two holdouts can have common rows: they share a day, or one has no days."""
         if self.first is None or self.last is None or holdout.first is None or holdout.last is None:
             return True
         return self.first <= holdout.last and holdout.first <= self.last

@@ -54,8 +54,8 @@ def compare_with_truth(
 ) -> ReplayTruth | None:
     """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
 
-    `rows` has the columns of `truth_columns` and of the log. `before` has the predictions of the champion `models[0]`,
-    and `now` has the predictions of the challenger `models[1]`.
+    `rows` has the columns of `truth_columns` and of the log. `before` has the predictions of the champion, `models[0]`,
+    and `now` those of the challenger.
     """
     truth = _truth(rows[TRUTH], models[0].schema)
     known = np.isfinite(truth)

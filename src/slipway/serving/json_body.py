@@ -14,7 +14,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 NAN_OR_STRING = re.compile(rb'NaN|"(?:[^"\\]|\\.)*+"?+', re.DOTALL)
 """Matches NaN and whole strings. Because a string is one match, a NaN inside a string stays unchanged.
 
-Because of the possessive quantifiers, the time for matching is linear.
+The possessive quantifiers make the time for matching linear.
 """
 
 

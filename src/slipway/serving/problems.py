@@ -51,7 +51,7 @@ def pointer(*steps: str | int) -> str:
 
 
 def as_step(name: str | int) -> str:
-    """Return a name as one step of a JSON Pointer: shortened, and with `~` and `/` escaped."""
+    """Return a name as one step of a JSON Pointer, shortened and escaped."""
     return "/" + str(name)[:MAX_NAME].replace("~", "~0").replace("/", "~1")
 
 

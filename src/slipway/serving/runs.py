@@ -41,7 +41,7 @@ SHARING_PART = 0.05
 of the time of a run with one row.
 
 Queueing a request costs up to 5 µs. During the measurement, runs follow each other directly, so the processor's caches
-already contain the model. Under real load, a run takes longer, so sharing saves more time than the measurement shows.
+contain the model. Under real load, a run takes longer, so sharing saves more time than the measurement shows.
 """
 
 
