@@ -27,7 +27,7 @@ LOST = {
 
 @dataclass(frozen=True)
 class Engine:
-    """Where work runs: on this machine, with `processes` as the number of processes, or on a Dask cluster."""
+    """Where work runs: on this machine, in `processes` processes, or on a Dask cluster."""
 
     processes: int = 1
     address: str | None = None

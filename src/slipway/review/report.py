@@ -1,8 +1,8 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
 Any user can start a workflow run that writes a report. A different workflow run, which is allowed to write to pull
-requests, reads the report. The report is therefore untrusted input. The report has a limited size, contains only the
-types in this module, and contains no markup.
+requests, reads the report. The report is therefore untrusted input. It has a limited size, only the types in this
+module, and no markup.
 """
 
 from datetime import date, datetime

@@ -209,7 +209,7 @@ class Metrics(Collector):
         self._answered.clear()
 
     def predicted(self, tensors: Tensors, predictions: NDArray[np.float32]) -> None:
-        """Count rows and their predictions. `tensors` are copied, so the caller can overwrite them afterwards."""
+        """Count rows and their predictions. `tensors` are copied, so the caller can overwrite them."""
         if self._numbers:
             self._row_numbers += tensors["numbers"].tobytes()
         if self._categories:
