@@ -26,7 +26,7 @@ class WorkflowRun(BaseModel):
 
 
 class RunDispatch(BaseModel):
-    """The payload of a `workflow_dispatch` event whose input `run` is the number of a completed workflow run."""
+    """The payload of a `workflow_dispatch` event. Its input `run` is the number of a completed workflow run."""
 
     run: int = Field(gt=0, validation_alias=AliasPath("inputs", "run"))
 

@@ -22,12 +22,12 @@ LOST = {
     "workers more memory and run this again.",
     "FutureCancelledError": "The Dask scheduler was lost; start it and run this again.",
 }
-"""Maps names of exception classes to error messages. Classes cannot be used, because their packages are optional."""
+"""Maps names of exception classes to error messages. Names are used, because the packages are optional."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The place of the work: `processes` processes on this machine, or the Dask cluster at `address`."""
+    """Where work runs: on this machine, in `processes` processes, or on a Dask cluster."""
 
     processes: int = 1
     address: str | None = None
@@ -62,10 +62,10 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
 
 
 def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
-    """Process an item in another process. Raise only exceptions that can be sent to the calling process.
+    """Process an item in a worker process. Raise only exceptions that can be sent to the calling process.
 
-    Built-in exceptions, InputError and CheckFailed are raised again. Any other exception becomes an InputError,
-    because an exception class with its own arguments may not be picklable.
+    Built-in exceptions, InputError and CheckFailed are raised again. Any other exception becomes an InputError, because
+    pickling often fails for an exception with its own arguments.
     """
     try:
         return work(item)
@@ -84,7 +84,7 @@ def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
 def joblib_on(engine: Engine) -> Iterator[None]:
     """Run the work of joblib, such as `n_jobs` in scikit-learn, on the Dask cluster. Without a cluster, do nothing.
 
-    Inside the `with` block, the client is Dask's default client, which the Dask interfaces of LightGBM and XGBoost use.
+    Inside the `with` block, the Dask interfaces of LightGBM and XGBoost use this cluster too.
     """
     if engine.address is None:
         yield

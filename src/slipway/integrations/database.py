@@ -25,7 +25,7 @@ ROWS = 10_000
 
 @dataclass(frozen=True)
 class QueryWords:
-    """The words for a query in messages: the start of a message, and the names of the address and of the query."""
+    """Words for messages about a query: the start, and the names of the settings for the address and the query."""
 
     start: str
     address: str
@@ -91,7 +91,7 @@ class Database:
 
     @staticmethod
     def quoted(connection: "Connection", name: str) -> str:
-        """Return the name of a column as part of a SQL statement."""
+        """Quote the name of a column for a SQL statement."""
         preparer = connection.dialect.identifier_preparer
         quoted = str(preparer.quote(name))
         if "%%" in preparer.quote("%"):  # SQLAlchemy also doubles % in the text of a statement
@@ -176,7 +176,7 @@ PLAIN = {bool, int, float, str, Decimal, date, datetime}
 
 
 class RowFile:
-    """Parquet file for the rows of a query. Until `write` is called, the rows are in temporary files in the folder.
+    """Parquet file for the rows of a query. Until `write` is called, the rows are in temporary files in `folder`.
 
     The type of a column is known only after all rows have been read.
     """
@@ -194,7 +194,7 @@ class RowFile:
         self._parts += 1
 
     def write(self, file: Path, address: str) -> int:
-        """Write all rows to one Parquet file, unless there are no rows. Return the number of rows."""
+        """Write all rows to one Parquet file if there are any, and return their number."""
         if not self._parts:
             return 0
         schema = pa.schema([*self._types.items()])
@@ -212,7 +212,7 @@ class RowFile:
         return rows
 
     def _common(self, before: pa.DataType, now: pa.DataType, name: str) -> pa.DataType:
-        """Return a type for a column that has values of two types, `before` and `now`."""
+        """Return one type for a column whose values have the types `before` and `now`."""
         if before == now or pa.types.is_null(now):
             return before
         if pa.types.is_null(before):

@@ -14,7 +14,7 @@ from slipway.image_archives import ImageArchive, can_be_packed, digests_of, pack
 from slipway.integrations.storage import describe_error, stamps_of
 
 GROUP_BYTES, GROUP_FILES = 64_000_000, 1_000
-"""Maximum size in bytes and maximum number of the images that are read at the same time."""
+"""Maximum total size in bytes, and maximum number, of images that are read at the same time."""
 
 
 class DeliverySource:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SETTING = "params.yaml: `ingest.format`"
 DIGITS = 20
-"""Number of digits of the version number in the name of a delivery. Delta Lake's log files use the same number."""
+"""Number of digits of the version number in the name of a delivery. Delta Lake also uses 20 digits."""
 APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
 CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE", "REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE")
 """Operations that change or remove rows that were delivered before.
@@ -114,7 +114,7 @@ def write_table(address: str, columns: Collection[str], file: Path) -> int:
     """Write the rows of a table's newest version to a Parquet file, and return their number.
 
     Only the columns in `columns` are written. All columns are written if the table has none of these columns. Raises
-    exceptions of deltalake and of the storage, which `delta_errors` explains.
+    exceptions of deltalake and of the storage. `delta_errors` converts them to InputError.
     """
     rows = _open(address).to_pyarrow_dataset()
     names = [name for name in rows.schema.names if name in columns] or rows.schema.names
@@ -128,9 +128,10 @@ def write_table(address: str, columns: Collection[str], file: Path) -> int:
 
 @contextmanager
 def delta_errors(address: str, setting: str) -> Iterator[None]:
-    """Raise InputError for each exception of deltalake or of a storage. Each message starts with `setting`.
+    """Raise InputError for each exception of deltalake or of a storage.
 
-    FileNotFoundError is not changed, because it means that the files of a version were vacuumed.
+    `setting` is the name of the setting for the format, for messages. FileNotFoundError is not changed, because it
+    means that the files of a version were vacuumed.
     """
     try:
         yield

@@ -26,7 +26,7 @@ BOT = ("github-actions[bot]", "41898282+github-actions[bot]@users.noreply.github
 CONTENTION_TIMEOUT_SECONDS = 180.0
 """Time for which a push is repeated while other processes push to the same branch."""
 GIT_TIMEOUT_SECONDS = 300.0
-"""Time limit of one git command with a token. Without a token there is no limit, because git may prompt for a password.
+"""Time limit of one git command with a token. Without a token there is no limit, because git can prompt for a password.
 """
 CHARTS_GIT_TIMEOUT_SECONDS = 30.0
 """Time limit of one git command on a branch that contains only charts."""
@@ -40,7 +40,7 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words that GitHub prints if it refuses a push, each with the cause and the fix. Bypassing rules would not help."""
+"""Words that GitHub prints if it refuses a push, each with the cause and the fix. Bypassing rules does not help."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words that git prints if it refuses a push because another push came first."""
 
@@ -79,7 +79,10 @@ Edit = Callable[[Snapshot], Files]
 
 @dataclass(frozen=True)
 class _Clone:
-    """A local repository from which commits are pushed to `origin`. `git` runs git in it and returns git's output."""
+    """A local repository from which commits are pushed to `origin`.
+
+    `git` runs a git command in this repository, and returns its output.
+    """
 
     repository: pygit2.Repository
     author: pygit2.Signature
@@ -156,7 +159,7 @@ def branches(pattern: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:
-    """Commit the files that `edit` returns to `main` at `origin`. Return the commit, or None if nothing changes.
+    """Commit to `main` at `origin` the files that `edit` returns. Return the commit, or None if nothing changes.
 
     Raises CheckFailed if the remote refuses the push, or if other pushes come first until the time limit.
     """
@@ -203,7 +206,7 @@ def replace_folder(
 
 
 def token_variables(server: str, token: str) -> dict[str, str]:
-    """Return environment variables that make git send a token to this server, and to no other server.
+    """Return environment variables that make git send a token to `server`, and to no other server.
 
     Environment variables are used, because command-line options would be visible to other users of the machine.
     """

@@ -33,7 +33,7 @@ def read_blob(hash_of_content: str) -> bytes:
 
 
 def write_blob(content: bytes) -> File:
-    """Store content as a git object. Return it as a file that is not executable."""
+    """Store content as a git object, and return it as a `File` that is not executable."""
     return File(str(pygit2.Repository(".").create_blob(content)), int(pygit2.enums.FileMode.BLOB))
 
 
@@ -62,7 +62,7 @@ def uncommitted(*paths: str) -> list[tuple[str, str]]:
 
 
 def write_index_and_files(changes: Mapping[str, File | None]) -> None:
-    """Stage changed files and removed files (None) in one step, and then update the work tree.
+    """Stage all changes in one step, where None removes a file, and then update the work tree.
 
     After an interruption, `git reset --hard` restores the last commit.
     """

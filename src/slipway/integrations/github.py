@@ -80,7 +80,7 @@ def start_workflow(repository: Repository, workflow: str) -> str | None:
 
 
 def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
-    """Return the completed run of the workflow `workflow` for which the current workflow run was started.
+    """Return the completed run of `workflow` that the current workflow run has to process.
 
     The event `workflow_run` contains the completed run. The event `workflow_dispatch` contains only the run's number,
     as the input `run`, so the run is read from GitHub's API. Raises InputError for any other event, and if the run

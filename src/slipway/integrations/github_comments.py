@@ -145,7 +145,7 @@ def edited_by_another(comment: IssueComment) -> bool:
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:
-    """Return whether CML would update Slipway's own comment or create the first comment, so that CML may post."""
+    """Return whether CML is safe to use: it would update Slipway's own comment, or create the first one."""
     found = [each.id for each in comments[: cml.COMMENTS_SEARCHED] if cml.WATERMARK.search(_body(each))]
     return found[-1] in [each.id for each in own] if found else not own
 
@@ -182,7 +182,7 @@ def _write_with_api(
 def _read_until_posted(
     pull: PullRequest, text: CommentText, login: str | None, delays: tuple[float, ...]
 ) -> list[IssueComment]:
-    """Read Slipway's comments after each delay, until one of them is the text. Return the comments read last."""
+    """Read Slipway's comments after each delay, until one has the text. Return the comments that were read last."""
     own: list[IssueComment] = []
     for delay in delays:
         time.sleep(delay)

@@ -55,7 +55,10 @@ def host_of(name: str) -> str:
 
 
 def api_of(host: str) -> str:
-    """Return the URL of a registry's API. A registry on this machine may lack a certificate, so its URL has http://."""
+    """Return the URL of a registry's API.
+
+    The URL has http:// for a registry on this machine, which often lacks a certificate.
+    """
     scheme = "http" if re.match(r"(localhost|127\.0\.0\.1)(:|$)", host) else "https"
     return f"{scheme}://{'registry-1.docker.io' if host == HUB else host}/v2/"
 
@@ -63,7 +66,7 @@ def api_of(host: str) -> str:
 def digest_of(name: str) -> str:
     """Return the digest that the registry has for NAME:TAG.
 
-    Raise InputError if the registry does not answer with a digest.
+    Raise InputError if the registry does not return a digest.
     """
     image = ImageName.parse(name)
     url = f"{api_of(image.host)}{image.repository}/manifests/{image.tag}"

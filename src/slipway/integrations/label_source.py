@@ -47,9 +47,9 @@ class LabelSource:
 def fetched_labels(source: LabelSource, columns: Collection[str]) -> Iterator[dict[str, Path]]:
     """Yield a map from the address of each label file to its local path.
 
-    Remote files, and the result of a query or the rows of a table, are copied to a temporary folder until the `with`
-    block ends. Only `columns` of a query or a table are copied. Raises InputError if the source cannot be read or has
-    no labels.
+    Remote files, query results and table rows are copied to a temporary folder, which is deleted after the `with`
+    block. Only `columns` of a query or a table are copied. Raises InputError if the source cannot be read or has no
+    labels.
     """
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         if source.query or source.format == "delta":

@@ -11,9 +11,9 @@ from slipway.errors import InputError
 from slipway.integrations.storage import describe_error, without_secrets
 
 DAY = "day="
-"""Prefix of the top-level folders. There is one folder for each day, such as `day=2026-11-26`."""
+"""Prefix of the top-level folders, one for each day, such as `day=2026-11-26`."""
 RECORD, ANSWER = "record_", "answer"
-"""Prefix of the columns with the record, and the name or prefix of the columns with the prediction."""
+"""Prefix of the columns with the record. Name of the column with the prediction, or prefix for several outputs."""
 TRUTH, KNOWN_AT = "truth", "known_at"
 """Columns of joined rows: the truth, and the day on which it became known."""
 HEADER = b"slipway.header"
@@ -22,7 +22,7 @@ PARTIAL = ".partial"
 
 
 class LogStore:
-    """Files below one fsspec address, such as s3://logs/houses. A file is either complete or absent.
+    """The files of a log below one fsspec address, such as s3://logs/houses. A file is either complete or absent.
 
     Names are relative to the address. Every method raises InputError if the storage cannot be used. `address` is for
     messages, and has no password.
@@ -37,7 +37,7 @@ class LogStore:
         self._is_local = "file" in ((kinds,) if isinstance(kinds, str) else kinds)
 
     def overlaps(self, other: "LogStore") -> bool:
-        """Return whether the addresses are equal, or one of them is below the other."""
+        """Return whether the addresses are equal, or one is a subfolder of the other."""
         mine, others = (f"{each._files.unstrip_protocol(each._root)}/" for each in (self, other))
         return mine.startswith(others) or others.startswith(mine)
 
@@ -90,7 +90,7 @@ class LogStore:
     def remove_unfinished(self) -> None:
         """Remove the unfinished files of killed processes. Buckets have no unfinished files.
 
-        A shipper whose unfinished file is removed raises an error, and then retries.
+        If `slipway ship-log` is still writing a removed file, it gets an error and then retries.
         """
         if self._is_local:
             with self._errors():

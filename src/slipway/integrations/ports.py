@@ -12,7 +12,7 @@ RANGE = range(20_000, 32_768)
 def free_port() -> int:
     """Return a port of 127.0.0.1 on which nothing listens, for a program that is started next.
 
-    The port is random, and no client of this machine gets it from the kernel before that program listens.
+    The port is random. The kernel does not give it to clients, so it stays free until the program listens.
 
     Raises:
         OSError: No port is free.

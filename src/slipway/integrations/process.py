@@ -31,7 +31,7 @@ MAX_MESSAGE_CHARACTERS = 300
 
 
 class ProcessFailed(InputError):
-    """A program failed. `message` is the program's error on one line. `output` is everything that it printed."""
+    """Error of a failed program. `message` is its error on one line. `output` is everything that it printed."""
 
     def __init__(self, command: Sequence[str], message: str, output: str = "") -> None:
         super().__init__(f"`{' '.join(command)}` failed: {message}")
@@ -86,7 +86,7 @@ def run(
 
 
 def isolated_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return environment variables with which a program does not find the user's configuration and credentials."""
+    """Return environment variables that hide the user's configuration and credentials from a program."""
     return {name: environ[name] for name in ISOLATED_VARIABLES if name in environ} | {
         "HOME": str(home),
         "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
@@ -134,8 +134,8 @@ def _masked(text: str, secrets: Sequence[str]) -> str:
 def _message(text: str) -> str:
     """Find the error message in the output of a program.
 
-    For DVC, the message is everything from the first error on. For CML, the message is the field `message` of the last
-    line, which is JSON. For other programs, the message is the last line.
+    For DVC, the message is everything from the first error to the end. For CML, the message is the field `message` of
+    the last line, which is JSON. For other programs, the message is the last line.
     """
     lines = text.splitlines() or ["it printed nothing"]
     errors = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]

@@ -40,13 +40,13 @@ class Taken(Protocol):
 
     @property
     def deliveries(self) -> Mapping[str, str]:
-        """The file of each delivery, by the name of the delivery."""
+        """A map from the name of each delivery to its file."""
 
     def newest(self, column: str, kind: pa.DataType) -> Any:
         """Return the largest value of a column in all deliveries, or None if no delivery has the column."""
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> Collection[tuple[Any, ...]]:
-        """Return the values of `columns`, for all rows with a value of at least `low` in the last of these columns."""
+        """Return the values of `columns` in the rows whose value in the last of these columns is at least `low`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class QuerySource:
         return self._listing
 
     def newest(self) -> Watermark:
-        """Return the newest watermark. This query is cheap if the watermark has an index."""
+        """Return the newest watermark. This query is cheap if the watermark column has an index."""
         with self._database.connected() as connection:
             return self._newest(connection)[0]
 
@@ -138,8 +138,8 @@ class QuerySource:
     def _free_name(self, high: Watermark) -> str:
         """Return an unused name for the new delivery, which contains the newest watermark `high`.
 
-        If all new rows are late, an earlier delivery already has the name for this watermark. If the name is already
-        used, a number is appended.
+        The name is already used if all new rows are late, because an earlier delivery has the newest watermark. A
+        number is then appended.
         """
         first = self._settings.prefix + _as_text(high)
         names = (first, *(f"{first}_{number:03}" for number in range(2, 1000)))

@@ -68,7 +68,7 @@ class SearchStorage:
         self._study.add_trial(self._frozen(trial))
 
     def current(self, settings: Mapping[str, Any]) -> Outcome | None:
-        """Return the stored outcome for the settings in params.yaml, or None if the settings have no outcome."""
+        """Return the stored outcome for the settings in params.yaml, or None."""
         stored = self._study.user_attrs.get(CURRENT)
         if stored is None or stored[GIVEN] != json.dumps(settings):
             return None

@@ -1,4 +1,4 @@
-"""Describe errors, and compare file properties, of any storage that fsspec supports."""
+"""Describe the errors and the file properties of any storage that fsspec supports."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 USER = re.compile(r"(?<=://)[^\s'\"]*@")
 """Matches the user and the password of an address, up to the last @, because a password can contain @."""
 QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
-"""Matches the query of an address, which can contain a signature."""
+"""Matches the query string of an address. It can contain a signature."""
 MASK = "***"
 
 STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
@@ -14,7 +14,7 @@ STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
 
 
 def without_secrets(text: str) -> str:
-    """Mask the user, the password and the query of each address in a text."""
+    """Mask the user, the password and the query string of each address in a text."""
     return QUERY.sub(rf"\1?{MASK}", USER.sub(f"{MASK}@", text))
 
 

@@ -30,7 +30,7 @@ LANDED = (
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
-    """Merge the pull request that a completed workflow run has checked, if it is for a delivery.
+    """Merge the pull request that a completed workflow run has checked, if it contains a delivery.
 
     No person has approved the pull request, so its content is not trusted. The pull request may change only data.dvc.
     This function ingests the same deliveries again, and the result must equal data.dvc in the pull request. A pull
@@ -66,13 +66,13 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
 
 
 def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, str]) -> bool:
-    """Return whether the report shows a held model whose data may be merged. Return False if the gate is overruled."""
+    """Return whether only the data may be merged: the report shows a held model, and the gate is not overruled."""
     shown = github_comments.shown_on(pull, github.login(repository))
     return shown is not None and shown.champion_stays and override_on(shown, pull.number, environ) is None
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
-    """Merge a pull request. Ignore an error after a successful merge, because then only the response was lost."""
+    """Merge a pull request. Ignore an error if the pull request was merged, because then only the response was lost."""
     title = f"{pull.title} (#{pull.number})"
     try:
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)
@@ -83,13 +83,13 @@ def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet)
 
 
 def _start_ship(repository: Repository, pull: PullRequest) -> None:
-    """Start the workflow Ship. GitHub does not start Ship after a merge with the token of a workflow."""
+    """Start the workflow Ship. If a workflow's token made the merge, GitHub does not start Ship."""
     if problem := github.start_workflow(repository, SHIP):
         raise CheckFailed(f"Pull request {pull.number} is merged, but {problem}")
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
-    """Return the open pull request for the branch of a workflow run, or the pull request merged at the run's commit."""
+    """Return the open pull request of a workflow run's branch, or the one that was merged at the run's commit."""
     owner = str(repository.full_name).partition("/")[0]
     pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
     for pull in pulls:
@@ -114,7 +114,7 @@ def _check_files(pull: PullRequest) -> None:
 def _check_data(
     repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date, environ: Mapping[str, str]
 ) -> None:
-    """Ingest the deliveries up to this branch's delivery.
+    """Ingest all deliveries up to the delivery of the run's branch.
 
     Raise CheckFailed if the resulting data.dvc differs from data.dvc on the branch.
     """

@@ -46,8 +46,8 @@ def delivered_rows(params: Params, model: Model, today: date) -> DeliveredRows:
 def run(params: Params, model: Model, read: Callable[[], DeliveredRows], name: str | None = None) -> DeliveryDecay:
     """Evaluate the champion on the delivery `name` in data/. The default is the newest delivery.
 
-    `read` returns the deliveries. Removes an earlier build/decay.json first. Raises InputError if the champion cannot
-    be evaluated.
+    The function `read` returns the deliveries. Removes an earlier build/decay.json first. Raises InputError if the
+    champion cannot be evaluated.
     """
     DECAY.unlink(missing_ok=True)
     release = Release.read(artifacts.RELEASE)

@@ -27,7 +27,7 @@ Kind = Literal["feature", "date", "prediction"]
 
 
 class DistributionDrift(Artifact):
-    """How much the requests differ from the training data in one feature or in the prediction."""
+    """The drift of one feature or output: how much requests differ from the training data."""
 
     name: str
     what: Kind

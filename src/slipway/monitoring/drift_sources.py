@@ -29,7 +29,7 @@ MAX_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class DriftSource:
-    """The options of `slipway drift`. Only one of `prometheus`, `metrics`, `delivery` and `log` can be set."""
+    """The options of `slipway drift`. At most one of `prometheus`, `metrics`, `delivery` and `log` is set."""
 
     prometheus: str | None = None
     metrics: tuple[Path, ...] = ()

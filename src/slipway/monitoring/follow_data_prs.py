@@ -22,7 +22,7 @@ from slipway.review.landing import PREFIX
 COMMENT = "comment.yml"
 POLL_SECONDS = 10.0
 TIMEOUT_SECONDS = 100 * 60.0
-"""Time limit for all checks together, which is shorter than the time limit of the job."""
+"""Time limit for all checks together, below the time limit of the workflow's job."""
 WITHOUT_RESULT = ("action_required", "cancelled", "skipped", "stale", "startup_failure")
 """If a run of the checks ends with one of these conclusions, the checks are started again."""
 

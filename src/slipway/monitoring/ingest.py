@@ -151,10 +151,10 @@ def _ingest_if_new(
 def _check(name: str, copy: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
     """Validate a delivery together with the deliveries in data/, and write its rejected rows to the quarantine.
 
-    `copy` is the delivery's local file. `where` is the location of the delivery that messages name. All deliveries are
-    read in parts that fit into memory. Deliveries whose names sort after `name` are not read, because they do not
-    affect the validation of `name`. `changed` stays None, because counting replaced rows with changed values requires
-    all rows in memory.
+    `copy` is the delivery's local file. `where` is the delivery's location, for messages. Each delivery is read in
+    parts that fit into memory. Deliveries whose names sort after `name` are not read, because they do not affect the
+    validation of `name`. `changed` stays None, because counting replaced rows with changed values requires all rows in
+    memory.
     """
     earlier = {each: path for each, path in find_deliveries(artifacts.DATA).deliveries.items() if each < name}
     rules = params.validate_

@@ -35,7 +35,7 @@ from slipway.serving.log_segments import Header
 
 OUTCOMES = ("joined", "missing", "contradictory", "known_before", "repeated_request", "other_class")
 MAX_LABEL = 100
-"""Maximum length of the name of a slice. The limit is needed, because clients choose the values."""
+"""Maximum length of the value of a slice. A limit is needed, because clients choose the values."""
 Slice = tuple[str, str]
 """The column and the value of a slice."""
 
@@ -44,7 +44,7 @@ Slice = tuple[str, str]
 class JoinTask:
     """The part of the join's input that is the same for all files.
 
-    Every process must be able to read the paths, which are absolute.
+    All paths are absolute, and every process must be able to read them.
     """
 
     log: LogStore
@@ -67,7 +67,7 @@ class JoinTask:
 
 @dataclass(frozen=True)
 class FileSkew:
-    """The logged predictions of one file that differ when the records are scored again."""
+    """Differences between one file's logged predictions and the predictions when its records are scored again."""
 
     unchecked: str | None
     """The reason why the records cannot be scored again."""
@@ -77,19 +77,19 @@ class FileSkew:
     first: tuple[str, date] | None = None
     """Id and day of the first request whose prediction differs."""
     by_slice: Mapping[Slice, tuple[int, int]] = field(default_factory=dict)
-    """The number of different predictions and the number of rows in each slice."""
+    """For each slice, the number of predictions that differ, and the number of rows."""
 
 
 @dataclass(frozen=True)
 class JoinedFile:
-    """The result of joining one file, with an entry for each row in the arrays and in `slices`."""
+    """The result of joining one file. The arrays and `slices` have an entry for each row."""
 
     bundle: str
     keyed: bool
     """The key in `JoinTask.labels` for the labels of this file."""
     outcomes: Mapping[str, int]
     positions: NDArray[np.intp]
-    """The positions of the labels that rows of this file have."""
+    """The positions of the labels that belong to rows of this file."""
     losses: NDArray[np.float64]
     days: NDArray[np.int32]
     delays: NDArray[np.int32]
@@ -100,7 +100,7 @@ class JoinedFile:
 
 
 def labelled_requests(task: JoinTask, name: str) -> NDArray[np.intp]:
-    """Return the positions of the labels of each row in a file, for labels that are joined by request id."""
+    """Return the positions of the labels that belong to the rows of a file. Labels must be joined by request id."""
     table, _ = read_file(task.log, name)
     positions, hit = _labels(task.labels[False]).find(_requests(table))
     return positions[hit]

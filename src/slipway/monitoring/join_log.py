@@ -48,7 +48,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
 
 
 class JoinCounts(Artifact):
-    """The number of logged rows with each outcome of the join, and numbers of labels."""
+    """Numbers of logged rows by outcome of the join, and numbers of labels."""
 
     rows: int
     joined: int
@@ -85,7 +85,7 @@ class Skew(Artifact):
     since: date | None = None
     """The day of the request `example`."""
     worst: str | None = None
-    """The slice with the largest share of different predictions, in words."""
+    """The slice with the largest share of differing predictions, in words."""
     unchecked: str | None = None
     """The reason why rows of this bundle cannot be scored again."""
 
@@ -100,7 +100,7 @@ class Live(Artifact):
     bundles: tuple[LivePerformance, ...]
     skew: tuple[Skew, ...]
     period: tuple[date, date] | None
-    """The newest period in which all days are mature."""
+    """The newest period with only mature days."""
     decay: LiveDecay | None
     """None if no champion was given."""
     earlier: tuple[LiveDecay, ...] = ()
@@ -201,7 +201,7 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:
-    """Write a mask of the labels whose request is in the log several times. Return the absolute path of its file.
+    """Write a mask of the labels whose request is in the log several times. Return the mask's absolute path.
 
     A client chooses the id of its request, so it can repeat the id of an earlier request.
     """
@@ -226,7 +226,7 @@ def _task(
     champion: AtRelease | str | None,
     names: list[str],
 ) -> JoinTask:
-    """Return the input that is the same for all files.
+    """Return the part of the join's input that is the same for all files.
 
     Labels and ids are written to files, so that each process can read them.
     """
@@ -293,7 +293,7 @@ def _add(file: JoinedFile, state: _State, params: Params) -> None:
 
 
 def _worst_slice(different: Counter[Slice], rows: Counter[Slice], all_different: int, all_rows: int) -> str | None:
-    """Describe the slice with the largest share of different predictions, if it exceeds the share for all rows."""
+    """Describe the slice with the largest share of differing predictions, if it exceeds the share in all rows."""
     worst = max(different, key=lambda each: (different[each] / rows[each], different[each]), default=None)
     if worst is None or different[worst] / rows[worst] <= all_different / all_rows:
         return None

@@ -1,7 +1,7 @@
 """Copy the joined rows of a log to storage, where a report can replay them, and write them as deliveries.
 
-As soon as all days of a period are mature, the rows of the period become one delivery. The delivery is written once to
-the source of deliveries, where the usual rules for ingesting apply.
+When all days of a period are mature, its rows become one delivery. The delivery is written once to the source of
+deliveries, where the usual rules for ingesting apply.
 """
 
 import tempfile

@@ -35,9 +35,9 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Numbers of labels. `repeated` labels have the same id as another label.
+    """Numbers of labels. `repeated` counts labels with the same id as another label.
 
-    `corrected` labels were replaced by a later label with another truth.
+    `corrected` counts labels that a later label with another truth replaced.
     """
 
     labels: int
@@ -49,11 +49,11 @@ class LabelCounts:
 
 @dataclass(frozen=True)
 class Labels:
-    """All labels, sorted by id, with each id once. `first_known` is the day (since 1970) of the id's first label."""
+    """All labels, sorted by id, with each id once. `first_known` is the day of the id's first label."""
 
     ids: Ids
     truth: Floats
-    """The values of the target. For a classification, the positions of the classes in `classes`."""
+    """The true value of each id. For a classification, the position of the true class in `classes`."""
     first_known: Days
     contradictory: Bools
     classes: tuple[str, ...]
@@ -87,7 +87,7 @@ def by_request(columns: Iterable[str]) -> bool:
 
 
 def columns_of_labels(model: Model) -> tuple[str, ...]:
-    """Return the names of all columns that labels may have."""
+    """Return the names of all columns that labels can have."""
     return (REQUEST_ID, ROW, *model.KEY, model.TARGET, KNOWN_AT)
 
 
@@ -109,7 +109,7 @@ def collect(
     hashed: Callable[[pd.DataFrame], Ids],
     today: date,
 ) -> Labels:
-    """Read all labels. `hashed` returns the ids of the labelled rows. Raises InputError if a column is missing.
+    """Read all labels. The function `hashed` computes the ids of rows. Raises InputError if a column is missing.
 
     Labels dated after tomorrow are invalid, because a single such label would make every day of the log mature. A label
     dated tomorrow is valid, because it can come from another time zone.

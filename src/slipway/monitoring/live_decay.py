@@ -43,9 +43,7 @@ class LiveDecay(Artifact):
     reason: str
     """A sentence that names the bundle and the days. If there is an alarm, the sentence also names the worst slice."""
     smallest: float | None = None
-    """The rise of the loss that would have raised an alarm with the probability `FOUND`, as a share of the loss at
-    release.
-    """
+    """The relative rise of the loss since release that would have raised an alarm with the probability `FOUND`."""
     found: DeliveryDecay | None = None
     last: date | None = None
     """The last day of the period that `found` is about."""
@@ -93,12 +91,12 @@ class ChampionRows(Collected):
             self.groups.append(found.groups)
 
     def forget_answers(self) -> None:
-        """Free the memory of the data that only `period` uses."""
+        """Free the memory of the data that only the method `period` uses."""
         for each in (self.truths, self.answers, self.unseen, self.groups):
             each.clear()
 
     def period(self, first: int, last: int, at: AtRelease) -> pd.DataFrame | None:
-        """Return the rows from `first` to `last` (days since 1970), with the columns that `answer_for` returns.
+        """Return the rows from the day `first` to the day `last`, with the columns for the decay check.
 
         Return None if these days have no rows.
         """
@@ -121,9 +119,9 @@ class ChampionRows(Collected):
 
 
 def champion_at_release(params: Params, model: Model, read: Callable[[], DeliveredRows], bundle: Bundle) -> AtRelease:
-    """Return the champion at its release. If data/ is empty or missing, slices are not checked.
+    """Return the champion at its release, as the reference for decay. Without rows in data/, slices are not checked.
 
-    `read` returns the deliveries. Raises InputError if later losses cannot be compared with the release.
+    The function `read` returns the deliveries. Raises InputError if later losses cannot be compared with the release.
     """
     release = Release.read(artifacts.RELEASE)
     rows = None
@@ -200,7 +198,7 @@ def _unjudged(reason: str) -> LiveDecay:
 def reason_with_worst(found: DeliveryDecay, rows: str = "") -> str:
     """Explain the result of a decay check in words. For an alarm, name the worst slice and the worst days.
 
-    `rows` names the rows that were checked.
+    `rows` is the text that names the checked rows.
     """
     words = "".join(_worst(found)) if found.alarm else ""
     return f"bundle {found.champion[:12]}{rows and f', {rows}'}: {found.reason}{words}"

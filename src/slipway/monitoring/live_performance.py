@@ -30,7 +30,10 @@ UNKNOWN = -1
 
 
 class LivePart(Artifact):
-    """The loss on a part of the rows whose truth is known. `interval` is None if the rows come from too few days."""
+    """The loss on all rows, one day or one slice, computed from the rows whose truth is known.
+
+    `interval` is None if the rows come from too few days.
+    """
 
     column: str | None
     """The column that defines the slice, "day" for a day, or None for all rows."""
@@ -43,11 +46,14 @@ class LivePart(Artifact):
     standard_error: float | None = None
     """The standard error of the loss of a day, or None if the day has a single known truth."""
     young: bool = False
-    """True if too few truths are known yet, so that the loss may change."""
+    """True if too few truths are known yet, so that the loss can still change."""
 
 
 class Maturity(Artifact):
-    """The share of rows whose truth is known `days` days after the request. Younger rows are left out."""
+    """The share of rows whose truth is known `days` days after the request.
+
+    Rows that are not `days` days old yet are left out.
+    """
 
     days: int
     rows: int
@@ -82,7 +88,7 @@ class Collected:
 
 
 def maturity(days: NDArray[np.int32], delays: NDArray[np.int32], as_of: int) -> tuple[Maturity, ...]:
-    """Return the share of truths that are known after each of `DELAYS`. `as_of` is the day of the newest label."""
+    """Return the share of known truths after each delay in `DELAYS`. `as_of` is the day of the newest label."""
     age = as_of - days
     curve = []
     for delay in DELAYS:
@@ -146,7 +152,7 @@ def _part(
 
 
 def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
-    """Return whether less than the share `MATURE` of a day's final truths is expected to be known after `age` days."""
+    """Return whether a day is young: at its `age` in days, less than `MATURE` of its truths is expected to be known."""
     if not curve or not curve[-1].share:
         return True
     expected = max((each.share for each in curve if each.days <= age), default=0.0)

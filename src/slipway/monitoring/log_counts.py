@@ -21,10 +21,10 @@ COUNTED = ("number", "date", "category", "text")
 
 
 def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str, now: datetime) -> RequestCounts:
-    """Count the logged requests to a bundle in the window that ends now.
+    """Count the requests to a bundle that were logged in the window that ends now.
 
-    Features are left out if the log does not store their values in a countable form, for example because they are
-    private. Raises InputError if the log has no such request, or cannot be read.
+    Features are left out if the log does not store their values in a countable form, for example if they are private.
+    Raises InputError if the log has no such request, or cannot be read.
     """
     since = now - timedelta(seconds=window_seconds(window))
     total: RequestCounts | None = None

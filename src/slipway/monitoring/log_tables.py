@@ -3,11 +3,11 @@
 The path of a file is `day=2026-11-26/bundle=HASH/INSTANCE-NUMBER.parquet`. Shipping a segment twice produces the same
 path and the same content. Each row has these columns:
 
-    time         when it was answered (UTC)
+    time         time of the response (UTC)
     request_id   `x-request-id` of the request
     row          position of the record in its request, from 0
     key          hash of the row's key as hex digits, or null if requests lack the key
-    seconds      time that the answer took
+    seconds      duration of the request on the server
     record_NAME  each column of the record that is not private
     answer       the prediction, or answer_CLASS with the probability of each class
 """
@@ -124,7 +124,7 @@ def _keys(header: Header, block: Block) -> list[str] | list[None]:
 
 
 def _as_number(value: float | None) -> float | None:
-    """Convert a value to a number. Requests may contain true and false instead of 1 and 0."""
+    """Convert a value to a number. Requests can contain true and false instead of 1 and 0."""
     return None if value is None else float(value)
 
 

@@ -1,6 +1,6 @@
-"""Read from the metrics of servers how many requested rows are in each bin of the training data.
+"""Read from the metrics of servers how many rows of requests are in each bin of the training data.
 
-The counts of several replicas are added up, series by series. The sums equal the counts of one server that had received
+The counts of several replicas are added up, series by series. The sums equal the counts that one server would have for
 all requests. Metrics are untrusted input, so each count is checked before use.
 """
 
@@ -19,7 +19,7 @@ INFO = "slipway_model_info"
 BUCKET, PREDICTION = "slipway_feature_bucket", "slipway_prediction_bucket"
 VALUES, MISSING = "slipway_feature_values_total", "slipway_feature_missing_total"
 LABELS = {BUCKET: ("feature", "le"), PREDICTION: ("output", "le"), VALUES: ("feature", "value"), MISSING: ("feature",)}
-"""The labels of each metric that name the feature or output, and the bin."""
+"""For each metric, the label for the feature or output, and the labels for the bin."""
 
 
 class Malformed(ValueError):
@@ -30,7 +30,7 @@ class Malformed(ValueError):
 
 
 class Series(NamedTuple):
-    """The identity of a counter. `of` is the feature or output."""
+    """The identity of a counter. `of` is the name of the feature or output."""
 
     metric: str
     of: str
@@ -147,7 +147,7 @@ def _numbers(left: dict[Series, int], metric: str, name: str, reference: Feature
 
 
 def _edges(reference: FeatureReference) -> Iterator[str]:
-    """Yield the upper edges of the bins as text, in single precision as on servers and in the format of `_edge`."""
+    """Yield the upper edges of the bins as text, rounded to single precision as on servers."""
     yield from map(_edge, np.array(reference.edges, dtype=np.float32).tolist())
     yield _edge(np.inf)
 

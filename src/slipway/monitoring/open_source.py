@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 def open_source(params: Params, model: Model, environ: Mapping[str, str], until: str | None = None) -> Source:
-    """Return the configured source. For a SQL query, `until` names a delivery to create again, without newer rows."""
+    """Return the configured source. A SQL query creates the delivery `until` again, without newer rows."""
     if params.ingest.query:
         return open_query(params.ingest, model, environ, until)
     if params.ingest.format == "delta":

@@ -1,4 +1,4 @@
-"""Read from Prometheus the rows that all replicas of a bundle counted in a time window.
+"""Read from Prometheus how many rows all replicas of a bundle counted in a time window.
 
 docs/decisions/monitoring.md explains the method.
 """
@@ -13,10 +13,12 @@ from slipway.integrations.prometheus import Prometheus, Range
 from slipway.monitoring.metric_counts import INFO, LABELS, Counts, Malformed, add, increase
 
 STEPS = 12
-"""Number of moments in the window at which counts are read. If a replica restarts in place, the rows that it counted
-between the last of these moments and the restart are lost."""
+"""Number of points in the window at which counts are read.
+
+If a replica restarts in place, the rows that it counted between the last of these points and the restart are lost.
+"""
 MIN_LOOKBACK_SECONDS = 300
-"""Maximum age in seconds of a scraped value. If a step is longer, the length of the step is the maximum.
+"""Maximum age in seconds of a scraped value, or the length of a step if longer.
 
 The default of Prometheus is also 300 seconds. Targets must be scraped more often than that.
 """

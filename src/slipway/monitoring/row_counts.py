@@ -15,10 +15,11 @@ from slipway.statistics.bins import OTHER, category_rows, count_numbers
 
 
 def count_rows(frame: pd.DataFrame, outputs: Mapping[str, NDArray[np.float32]], reference: Reference) -> RequestCounts:
-    """Count rows and their predictions. `frame` is the result of `features`. `outputs` maps each output to predictions.
+    """Count rows and their predictions.
 
-    Features that are not in `frame` are left out. Outputs that are not in `reference` are left out too, which happens
-    if a model has many classes.
+    `frame` comes from the function `features`. `outputs` maps each output to its predictions. Features that are not in
+    `frame` are left out. Outputs that are not in `reference` are left out too. A model with many classes has such
+    outputs.
     """
     known = {name: each for name, each in reference.features.items() if name in frame}
     return RequestCounts(

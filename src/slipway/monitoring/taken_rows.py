@@ -17,7 +17,7 @@ class TakenRows:
 
     @property
     def deliveries(self) -> Mapping[str, str]:
-        """The file name of each delivery, by the delivery's name."""
+        """A map from the name of each delivery to its file name."""
         return {name: path.name for name, path in find_deliveries(artifacts.DATA).deliveries.items()}
 
     def newest(self, column: str, kind: pa.DataType) -> Any:
@@ -26,7 +26,7 @@ class TakenRows:
         return max((each for each in largest if each is not None), default=None)
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> set[tuple[Any, ...]]:
-        """Return the values of `columns`, for all rows with a value of at least `low` in the last of these columns."""
+        """Return the values of `columns` in the rows whose value in the last of these columns is at least `low`."""
         found: set[tuple[Any, ...]] = set()
         for values in self._columns(columns, kinds):
             recent = pc.fill_null(pc.greater_equal(values[-1], pa.scalar(low, kinds[-1])), False)

@@ -1,1 +1,1 @@
-"""Reproduce a pull request's verdict and report it: the report with charts, the comment and the required check."""
+"""Reproduce a pull request's verdict, and show it in a report with charts, a comment and the required check."""

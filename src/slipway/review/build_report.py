@@ -66,10 +66,10 @@ MAX_POINTS = 250
 
 
 def build_report(base: str | None, environ: Mapping[str, str], say: Callable[[str], None]) -> Report:
-    """Return the report on the last run of the pipeline, which gave a verdict or stopped without one.
+    """Return the report on the last run of the pipeline, with or without a verdict.
 
-    `say` is called with sentences for the log of the run. Raises CheckFailed if the verdict does not belong to the
-    bundle in build/bundle/.
+    `say` is called with sentences for the workflow log. Raises CheckFailed if the verdict does not belong to the bundle
+    in build/bundle/.
     """
     event = current_event(environ)
     stopped = Stopped.read(STOPPED) if STOPPED.is_file() else None
@@ -202,8 +202,8 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
     """Return the differences from the base branch.
 
-    `readable` contains the parameters and the model. It is None if the pipeline stopped, because the parameters or the
-    model may be invalid.
+    `readable` contains the parameters and the model. If the pipeline stopped, they may be invalid, and `readable` is
+    None.
     """
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)

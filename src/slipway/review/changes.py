@@ -51,7 +51,7 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class JobsWithWork:
-    """The commit that a change is compared with, and one flag for each job, which is true if the job has to run."""
+    """The commit that a change is compared with. The other fields are true for the jobs that have to run."""
 
     base: str
     test: bool

@@ -106,7 +106,7 @@ def _kept(run: WorkflowRun, environ: Mapping[str, str]) -> str:
 
 
 def _check_belongs(pull: PullRequest, report: Report, run: WorkflowRun) -> None:
-    """Raise CheckFailed unless the report's pull request is open and its last commit is the commit of the run."""
+    """Raise CheckFailed if the report's pull request is closed, or if its last commit is not the run's commit."""
     source = pull.head.repo.full_name if pull.head.repo else None
     if pull.state != "open":
         raise CheckFailed(f"Pull request {pull.number} is {pull.state}, so nothing is posted.")

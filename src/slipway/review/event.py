@@ -118,7 +118,7 @@ def override_on(shown: ShownModel, number: int, environ: Mapping[str, str]) -> O
 
 
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:
-    """Return who added the label to a pull request, and when. Return None if the label is not set now."""
+    """Return who added `ship-anyway` to a pull request, and when. Return None if the label is not set now."""
     try:
         # The token of the job can read pull requests, but not issues.
         pull = github.connect(environ).get_pull(number)

@@ -68,7 +68,7 @@ def _weighted_rows(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figures(scores: pd.DataFrame, params: Params, contender: str) -> Figures:
-    """Return the function that computes the metrics of a model from some of the rows."""
+    """Return a function that takes a mask of rows, and computes a model's metrics on these rows."""
     truth, answers = scores[TRUTH].to_numpy(), answers_of(contender, scores)
     losses, weights = scores[f"{contender}_loss"].to_numpy(), weights_of(scores)
 

@@ -19,7 +19,7 @@ PLAIN = re.compile(r"(?!.*(\.\.|\.lock$|\.$))[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def branch_of(delivery: str) -> str:
-    """Return the branch of a delivery.
+    """Return the branch name of a delivery.
 
     If git does not allow the name of the delivery in a branch, replace characters in it, and append a hash of the name.
     """

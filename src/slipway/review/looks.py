@@ -1,10 +1,10 @@
 """Count the models that the gate has evaluated on a holdout.
 
-With `gate.count_looks`, the gate's interval is wider if it has evaluated more models.
+With `gate.count_looks`, the gate's interval becomes wider with each evaluated model.
 
-Each posted report adds a commit to the branch `reports`, whose message names the model and the holdout. Only the
-workflow `Comment` can write to this branch. Neither a force push nor a new pull request can therefore reset the count.
-The count is on a separate branch, so pull requests do not conflict.
+Each posted report adds a commit to the branch `reports`. The commit message names the model and the days of the
+holdout. Only the workflow `Comment` can write to this branch. Neither a force push nor a new pull request can therefore
+reset the count. The count is on a separate branch, so pull requests do not conflict.
 """
 
 import re
@@ -27,7 +27,7 @@ class Look:
     last: date | None
 
     def sees(self, holdout: Holdout) -> bool:
-        """Return whether the two holdouts may share rows: they have a common day, or one of them has no days."""
+        """Return whether two holdouts can have common rows: they share a day, or one has no days."""
         if self.first is None or self.last is None or holdout.first is None or holdout.last is None:
             return True
         return self.first <= holdout.last and holdout.first <= self.last

@@ -7,9 +7,9 @@ from slipway.review.layout import Block, Chart, Code, Document, Table, Text, lay
 from slipway.review.report import Report
 
 MAX_COMMENT_CHARACTERS = 60_000
-"""Limit for a comment. GitHub accepts 65,536 characters, which include the marker and CML's watermark."""
+"""Maximum length of a comment. GitHub accepts 65,536 characters, which include the marker and CML's watermark."""
 MAX_SUMMARY_CHARACTERS = 900_000
-"""Limit for the summary of a job. GitHub accepts 1 MiB."""
+"""Maximum length of the summary of a job. GitHub accepts 1 MiB."""
 ROW_LIMITS = (40, 12, 4, 1)
 """Maximum numbers of rows per table. The limits are tried in this order until the text is short enough."""
 MAX_CELL_CHARACTERS = 300

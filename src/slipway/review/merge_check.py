@@ -70,9 +70,9 @@ def _check_job(name: str, job: _Job, *, had_work: bool) -> None:
 
 
 def _check_model(report: Report, environ: Mapping[str, str]) -> str:
-    """Return why the change may be merged with the verdict on its model.
+    """Return why the verdict on the model allows the merge.
 
-    Raise CheckFailed if the change must not be merged.
+    Raise CheckFailed if the verdict does not allow the merge.
     """
     head = process.run("git", "rev-parse", "HEAD")
     if report.revision.commit != head:

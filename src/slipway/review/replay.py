@@ -208,7 +208,7 @@ def _accepted(reader: Records, records: list[dict[str, Any]], start: int, stop: 
 
 
 def _slowest(rows: pd.DataFrame) -> "pd.Index[int] | None":
-    """Return the rows of the request with the longest logged time. Return None if no row has a time."""
+    """Return the rows of the request with the longest logged duration. Return None if no row has a duration."""
     seconds = rows[SECONDS].where(np.isfinite(rows[SECONDS]) & (rows[SECONDS] >= 0))
     if not seconds.notna().any():
         return None

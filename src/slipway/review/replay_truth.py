@@ -54,8 +54,8 @@ def compare_with_truth(
 ) -> ReplayTruth | None:
     """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
 
-    `rows` has the columns of `truth_columns` and of the log. `before` and `now` are the predictions of the two
-    `models`.
+    `rows` has the columns of `truth_columns` and of the log. `before` has the predictions of the champion, `models[0]`,
+    and `now` those of the challenger.
     """
     truth = _truth(rows[TRUTH], models[0].schema)
     known = np.isfinite(truth)
@@ -116,7 +116,7 @@ def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:
 
 
 def _is_identified(metadata: dict[bytes, bytes] | None, key: tuple[str, ...]) -> bool:
-    """Return whether the keys in a file are row ids of these columns. Keys hashed with a secret are not row ids."""
+    """Return whether a file's key hashes are row ids of the columns `key`. Hashes that use a secret are not."""
     try:
         header = msgspec.json.decode((metadata or {})[HEADER], type=Header)
     except (KeyError, msgspec.DecodeError):

@@ -1,8 +1,8 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
-Any user can start a workflow run that writes a report. A different workflow run, which may write to pull requests,
-reads the report. The report is therefore untrusted input. The report has a limited size, contains only the types in
-this module, and contains no markup.
+Any user can start a workflow run that writes a report. A different workflow run, which is allowed to write to pull
+requests, reads the report. The report is therefore untrusted input. It has a limited size, only the types in this
+module, and no markup.
 """
 
 from datetime import date, datetime
@@ -27,7 +27,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class MetricRow(Artifact):
-    """One metric of both models and the baseline. `interval` is for the challenger's value minus the champion's."""
+    """One metric: its values, and the interval for the challenger's value minus the champion's."""
 
     metric: Name
     champion: float | None
@@ -156,7 +156,7 @@ class ReplaySlice(Artifact):
 class ReplayTruth(Artifact):
     """The mean losses of both models on replayed requests whose truth is known.
 
-    If `unavailable` is set, it is the reason why the truth of the `requests` is not compared.
+    If `unavailable` is set, it is the reason why the predictions for the `requests` are not compared with the truth.
     """
 
     requests: Annotated[int, Field(ge=0)]
@@ -173,7 +173,7 @@ class ReplayTruth(Artifact):
 
 
 class SlowestRequest(Artifact):
-    """The replayed request with the longest logged time in production. `at` is the time of the response (UTC)."""
+    """The replayed request with the longest duration in production. `at` is the time of the response (UTC)."""
 
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     at: datetime
@@ -259,8 +259,8 @@ class Revision(Artifact):
 class Report(Artifact):
     """A report on a change. If the pipeline gave a verdict, `result` is set. Without a verdict, `stopped` is set.
 
-    `lands` is true if the data of a delivery may be merged although its model is held. If
-    `ingest.when_held` is `land` and the data must still not be merged, `waits` is the reason. Otherwise, it is None.
+    `lands` is true if the data of a delivery may be merged although its model is held. If `ingest.when_held` is `land`
+    and the data must still not be merged, `waits` is the reason. Otherwise, `waits` is None.
     """
 
     pull_request: Annotated[int, Field(gt=0)] | None

@@ -26,8 +26,8 @@ def reproduce(base: str | None) -> None:
     """Pull data and champion, then restore or run each stage of the pipeline.
 
     The dvc.lock of the base branch is used, because a change can commit a dvc.lock with any content. The report
-    compares the committed dvc.lock with the result. Raises CheckFailed if there is no verdict, and writes the reason to
-    build/stopped.json.
+    compares the committed dvc.lock with the new dvc.lock. Raises CheckFailed if there is no verdict, and writes the
+    reason to build/stopped.json.
     """
     # This file is written first, so that a verdict in the change is ignored even if this process is killed.
     Stopped(stage="reproduce", reason="it was interrupted").write(STOPPED)
@@ -89,7 +89,7 @@ def _pull() -> None:
 
 
 def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
-    """Restore the results of the base branch, and return the command that runs the stages that have no result.
+    """Restore the results of the base branch, and return the command that runs the stages without a restored result.
 
     DVC's run-cache contains earlier results of stages. The run-cache is used only if the change cannot write to it.
     """

@@ -26,8 +26,7 @@ def rerun(environ: Mapping[str, str]) -> str:
     """Start the last checks of the event's pull request again, and return a sentence for the log.
 
     The existing workflow run is started again, so the new checks replace the commit's old checks. A run that has not
-    ended is cancelled first, because the run may have read the label already. Raises CheckFailed if GitHub refuses a
-    request.
+    ended is cancelled first, because it possibly read the old labels. Raises CheckFailed if GitHub refuses a request.
     """
     pull = actions.read_event(environ, "pull_request", _Event)
     repository = github.connect(environ)
@@ -48,7 +47,7 @@ def rerun(environ: Mapping[str, str]) -> str:
 
 
 def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
-    """Return the newest run for the required check of a commit. Return None if every run waits for approval."""
+    """Return the newest run of the checks on a commit. Return None if every run waits for approval."""
     runs = repository.get_workflow(CHECKS).get_runs(head_sha=head, event="pull_request")
     return next((each for each in runs if each.conclusion != "action_required"), None)
 

@@ -26,15 +26,15 @@ FORMATS = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
 }
 """The NumPy format of each datatype, little-endian as the extension requires."""
 PREFIX = 4
-"""Size in bytes of the field before each text that contains the length of the text."""
+"""Size in bytes of the length field that precedes each text."""
 
 
 def as_json(body: bytes, length: bytes, protocol: PredictionProtocol) -> bytes:
     """Convert a request to JSON. `length` is the value of the header `Inference-Header-Content-Length`.
 
-    NaN, and an empty text in an optional column, become null, because binary tensors cannot contain null. Raises
-    Problem if `protocol` is not the Open Inference Protocol, if the sizes do not match the body, or if a tensor has
-    more values than a request may have.
+    Binary tensors cannot contain null. NaN becomes null, and so does an empty text in an optional column. Raises
+    Problem if `protocol` is not the Open Inference Protocol, if the sizes do not match the body, or if a tensor has too
+    many values.
     """
     if not isinstance(protocol, Infer):
         raise Problem(415, "Only the Open Inference Protocol has binary tensors; send JSON without their header.")
@@ -63,7 +63,7 @@ def as_json(body: bytes, length: bytes, protocol: PredictionProtocol) -> bytes:
 
 
 def _binary_size(tensor: Any, i: int) -> int | None:
-    """Remove the size of the binary data from a tensor, and return it. Return None for a tensor in JSON."""
+    """Remove and return the parameter with the size of a tensor's binary data. Return None for a tensor in JSON."""
     parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
     if not isinstance(parameters, dict) or SIZE not in parameters:
         return None
@@ -75,7 +75,7 @@ def _binary_size(tensor: Any, i: int) -> int | None:
 
 
 def _values(content: bytes, datatype: Any, column: Column | None, most: int, at: str) -> list[Any]:
-    """Decode the values of a tensor, at most `most`. For a column of vectors, decode at most `most` vectors.
+    """Decode the values of a tensor. Raises Problem for more than `most` values, or vectors in a vector column.
 
     The numbers of all vectors are returned as one list. `column` is None if the model has no column for the tensor.
     """
@@ -98,7 +98,7 @@ def _values(content: bytes, datatype: Any, column: Column | None, most: int, at:
 
 
 def _texts(content: bytes, column: Column | None, most: int, at: str) -> list[str | None]:
-    """Decode the texts of a tensor. `content` has the length of each text before the text.
+    """Decode the texts of a tensor. In `content`, the length of each text precedes the text.
 
     The bytes of an image file become base64 text.
     """

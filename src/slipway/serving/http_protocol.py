@@ -33,7 +33,7 @@ One read from the socket normally returns fewer requests.
 
 
 class OneReadAhead(FlowControl):
-    """Flow control that resumes reading only if no request is waiting. uvicorn's own class has no limit."""
+    """Flow control that resumes reading only if no request is waiting. uvicorn's own class resumes in any case."""
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
         super().__init__(transport)
@@ -78,9 +78,9 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with two additions.
 
     First, this class limits the number of connections, the size of headers, and the time for a request to arrive.
-    Second, it answers a prediction request as soon as the request is complete. uvicorn would create a task, an event
-    and a scope for each request, which takes about as long as the prediction. A request that arrives in several pieces
-    is still passed to uvicorn.
+    Second, it answers a prediction request as soon as the request is complete. Creating uvicorn's task, event and scope
+    for a request would take about as long as the prediction. A request that arrives in several pieces is still passed
+    to uvicorn.
     """
 
     handler: PredictionHandler
@@ -247,7 +247,7 @@ class Protocol(HttpToolsProtocol):
                 self._send(route, method, started, is_last, self.handler.answer(route, method, headers, body))
 
     def _pass_on(self, body: bytes) -> None:
-        """Pass a complete request to uvicorn if its rows may need several runs of the model graph."""
+        """Pass a complete request to uvicorn, because its rows may need several runs of the model graph."""
         self._make_scope()
         super().on_headers_complete()
         super().on_body(body)
@@ -267,7 +267,7 @@ class Protocol(HttpToolsProtocol):
         self.handler.record(route.name, route.path, method, answer, time.monotonic() - started)
 
     def _is_last(self, headers: dict[bytes, bytes]) -> bool:
-        """Return whether the client requests to close the connection after the response to the current message."""
+        """Return whether the client has requested that the connection is closed after the current response."""
         if not self.parser.should_keep_alive():
             return True
         given = b"connection" in headers or b"proxy-connection" in headers  # otherwise, HTTP/1.0 closes the connection

@@ -14,7 +14,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 NAN_OR_STRING = re.compile(rb'NaN|"(?:[^"\\]|\\.)*+"?+', re.DOTALL)
 """Matches NaN and whole strings. Because a string is one match, a NaN inside a string stays unchanged.
 
-Possessive quantifiers keep the time for matching linear.
+The possessive quantifiers make the time for matching linear.
 """
 
 
@@ -45,10 +45,9 @@ def refuse_duplicates(body: bytes, members: int | None = None) -> None:
 
     Also raise Problem for invalid UTF-8 in an unknown field. msgspec skips such a field without checking it.
 
-    `members` is the number of members (pairs of key and value) that msgspec decoded, which excludes duplicates. Each
-    member has one colon. If the number of colons in the body equals `members`, no key occurs twice, and the body is not
-    parsed again. A second parse would increase the CPU time of a request by a third for one record, and by two thirds
-    for 1,000 records.
+    `members` is the number of key-value pairs that msgspec decoded, without duplicates. Each pair has one colon. If the
+    number of colons in the body equals `members`, no key occurs twice, and the body is not parsed again. A second parse
+    would increase the CPU time of a request by a third for one record, and by two thirds for 1,000 records.
     """
     if members is not None and body.count(b":") == members:
         return

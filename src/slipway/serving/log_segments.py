@@ -1,4 +1,4 @@
-"""Segments of the prediction log: files with the rows that a server received, and with its predictions.
+"""Segments of the prediction log: files with the rows that a server received and the predictions that it returned.
 
 A segment file is either complete or absent. A segment starts with `MAGIC`, followed by frames. A frame is the length of
 a MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and
@@ -45,7 +45,7 @@ class LoggedColumn(Struct, frozen=True):
 
 
 class Account(Struct, frozen=True):
-    """Numbers of rows since the server started. `answered` is the sum of the other fields."""
+    """Numbers of rows by outcome since the server started. `answered` is the sum of the other fields."""
 
     answered: int = 0
     logged: int = 0
@@ -72,7 +72,7 @@ class Header(Struct, frozen=True, omit_defaults=True):
     columns: tuple[LoggedColumn, ...]
     outputs: tuple[str, ...]
     key: tuple[LoggedColumn, ...]
-    """The key columns, which identify an entity, with their original types, or () if requests lack a key column."""
+    """The key columns with their types before hashing, or () if requests lack a key column."""
     keyed: bool
     """True if keys are hashed with the secret. If False, hashes of keys are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
@@ -102,7 +102,7 @@ class Block(Struct, frozen=True, array_like=True):
 
 
 class CorruptSegment(InputError):
-    """A segment that cannot be read."""
+    """Error for a segment file that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +114,15 @@ class Segment:
 
 
 def segment_name(header: Header) -> str:
-    """Return the file name of a segment. Names sort by day, server process and number."""
+    """Return the file name of a segment. Sorted names are in the order of day, server process and number."""
     return f"{header.day}-{header.instance}-{header.number:08}{SUFFIX}"
 
 
 def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path:
     """Write a segment from its header and its encoded blocks.
 
-    Even if the process is killed meanwhile, the segment is either complete or absent. Raises OSError if the segment
-    cannot be written.
+    Even if the process is killed while it writes, the segment is either complete or absent. Raises OSError if the
+    segment cannot be written.
     """
     path = folder / segment_name(header)
     partial = path.with_suffix(PARTIAL)

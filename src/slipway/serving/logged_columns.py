@@ -1,8 +1,8 @@
 """The columns of the prediction log: which values are stored, which are hashed, and which rows are sampled.
 
 Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a KEY
-column is marked `private`, keys are hashed with the secret. Without a secret, a reader of the log could find a private
-value by hashing all possible values.
+column is marked `private`, keys are hashed with SLIPWAY_PREDICTION_LOG_SECRET. Without a secret, a reader of the log
+could find a private value by hashing all possible values.
 """
 
 import struct
@@ -44,7 +44,7 @@ class LoggedColumns:
         self.keyed = any(each.name in private for each in self.key)
         is_hashed = self.keyed or any(column.private == "hash" for column in columns)
         self.refusal = _missing_mark(columns) or (CANNOT_HASH if is_hashed and secret is None else "")
-        """The reason why no row of this bundle may be logged, with the fix, or an empty text if rows may be logged."""
+        """Why rows of this bundle must not be logged, with the fix, or an empty text if logging is allowed."""
         self._secret = hash_key(secret)
         self._stored = [
             (i, column, not column.required, column.private == "hash")
@@ -95,7 +95,7 @@ def hash_key(secret: str | None) -> bytes:
 
 
 def secret_of_keys(keyed: bool, secret: str | None) -> bytes:
-    """Return the BLAKE2b key with which the row keys of a log are hashed. The key is empty unless `keyed` is true.
+    """Return the BLAKE2b key with which the row keys of a log are hashed. If `keyed` is false, this key is empty.
 
     Raises InputError if the secret is needed and not set.
     """
@@ -113,7 +113,7 @@ def key_hashes(types: Sequence[str], values: Sequence[Sequence[Any]], secret: by
 
 
 def is_sampled(text: str, share: float) -> bool:
-    """Return whether a row is in a sample of this size. `text` identifies the key or the request of the row."""
+    """Return whether a row is sampled. `text` is the row's key hash or request id. `share` is the sampled share."""
     digest = blake2b(text.encode(), digest_size=8, person=SAMPLING).digest()
     return int.from_bytes(digest, "little") < share * 2**64
 
@@ -146,7 +146,7 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def _missing_mark(columns: Sequence[Column]) -> str:
-    """Return an empty text if every column has the mark `private`, else the reason why no row may be logged."""
+    """Return an empty text if every column has the mark `private`, else the reason why rows must not be logged."""
     unmarked = [column.name for column in columns if column.private is None]
     if not unmarked:
         return ""

@@ -35,7 +35,7 @@ TIMED = ("/predict", "/invocations", "/v2/infer", "other")
 STEPS = (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
 """Preferred numbers (ISO 3, R10). Each number is about a quarter larger than the previous number."""
 DECADES = 3
-"""Number of powers of ten that the bins for regressions span. Smaller predictions are in the bin next to 0."""
+"""Number of powers of ten that the bins for regressions span. Predictions below this range are in the bin next to 0."""
 TrainingRows = list[tuple[dict[str, str], int]]
 """The labels of each bin, and the number of training rows in the bin."""
 
@@ -94,8 +94,8 @@ def scale(reference: FeatureReference, is_probability: bool) -> list[float]:
     """Return bin edges for predictions. Models share these edges, so that their predictions can be compared.
 
     The bins of the training data are not suitable, because they differ between models. The scale for a probability has
-    twenty bins. The scale for a regression has the preferred numbers (`STEPS`) within the range of the training data.
-    Two models therefore share the edges where their ranges overlap.
+    twenty bins. The edges for a regression are the preferred numbers (`STEPS`) within the range of the training data.
+    Two models therefore have the same edges where their ranges overlap.
     """
     if is_probability:
         return [round(step / 20, 2) for step in range(1, 20)]

@@ -155,7 +155,7 @@ def _infer(model: ServedModel, example: dict[str, Any]) -> Any:
 
 
 def _data(example: dict[str, Any], name: str, vectors: Collection[str]) -> list[Any]:
-    """Return a column of the example as the data of a tensor with one row. A vector is a list of numbers."""
+    """Return the value of a column in the example record as a tensor's data. A vector is a list of numbers."""
     value = example.get(name)
     return [*value] if name in vectors and value is not None else [value]
 

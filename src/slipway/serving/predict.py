@@ -62,7 +62,7 @@ class Route(Struct, frozen=True):
 
 
 class LoadShedder:
-    """Adds the work in one iteration of the event loop to the queued work, and compares the sum with a limit.
+    """Detects overload: the work in one iteration of the event loop plus the queued work exceeds a limit.
 
     One iteration reads all requests that have arrived, and answers most of them at once. Work is measured as CPU time,
     because elapsed time includes the time in which other processes use the core. Reading the CPU time is a system call,
@@ -106,7 +106,7 @@ class PredictionHandler:
         self.runs = Runs(model, plan, settings.max_records)
         required = sum(column.required for column in model.schema.columns)
         self.max_direct_body = max(1, required) * MIN_VALUE_BYTES * plan.max_rows if self.runs.cuts else sys.maxsize
-        """Maximum size in bytes of a body whose rows certainly fit into one run of the model graph."""
+        """Body size in bytes up to which all rows certainly fit into one run of the model graph."""
         self._settings = settings
         infer = Infer(model)
         path = f"/v2/models/{model.name}"
@@ -228,7 +228,7 @@ class PredictionHandler:
         return self.refuse(headers, error) if isinstance(error, Problem) else self.fail(headers, error)
 
     def fail(self, headers: dict[bytes, bytes], error: Exception) -> Answer:
-        """Return a response with status 500, and log the traceback without the message, which may quote the request."""
+        """Return a response with status 500, and log the traceback without the message, which can quote the request."""
         where = "".join(traceback.format_tb(error.__traceback__))
         logger.error("unexpected error", extra={"error": type(error).__name__, "traceback": where})
         return self.refuse(headers, Problem(500, "The server has a bug; its log has the traceback. Report it."))

@@ -40,9 +40,9 @@ from slipway.serving.settings import Settings
 logger = logging.getLogger("slipway.serving")
 
 BLOCK_ROWS = 64
-"""Number of requests with one row that are encoded at once. Encoding delays other requests by about 50 µs."""
+"""Number of one-row requests that are encoded together. Encoding delays other requests by about 50 µs."""
 BLOCK_BYTES = 262_144
-"""Total size in bytes of the waiting request bodies at which they are encoded, even if there are few requests."""
+"""Even few waiting requests are encoded as soon as their bodies reach this total size in bytes."""
 SEGMENT_BYTES = 4 * 1_048_576
 MAX_QUEUE = 16 * 1_048_576
 """Maximum size in bytes of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""
@@ -295,9 +295,9 @@ class PredictionLog(Collector):
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
-        """Log an error, unless it equals the error that was logged last.
+        """Log an error if it differs from the error that was logged last.
 
-        The message of the error is left out, because it may quote a request.
+        The message of the error is left out, because it can quote a request.
         """
         failure = f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}".strip()
         if failure != self._failure:
@@ -379,7 +379,7 @@ class PredictionLog(Collector):
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the account as metrics. prometheus_client calls this method."""
+        """Yield the numbers of rows by outcome as metrics. prometheus_client calls this method."""
         with self._lock:
             account, dropped = self._account(), dict(self._dropped)
         yield CounterMetricFamily("slipway_prediction_log_answered_rows", "Rows that were answered.", account.answered)

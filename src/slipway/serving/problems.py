@@ -9,7 +9,7 @@ import msgspec
 MEDIA_TYPE = b"application/problem+json"
 MAX_FAULTS = 100
 MAX_DETAIL = 1_000
-"""Maximum length of a detail in characters. A detail may quote a request or a column's values, which may be long."""
+"""Maximum length of a detail in characters. A detail can quote long values from a request or a column."""
 MAX_NAME = 80
 
 
@@ -21,7 +21,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Problem(Exception):
-    """A rejected request, and its HTTP status."""
+    """Error that rejects a request, with the HTTP status of the response."""
 
     def __init__(
         self, status: int, detail: str, faults: Sequence[Fault] = (), headers: Sequence[tuple[str, str]] = ()
@@ -51,7 +51,7 @@ def pointer(*steps: str | int) -> str:
 
 
 def as_step(name: str | int) -> str:
-    """Return one step of a JSON Pointer."""
+    """Return a name as one step of a JSON Pointer, shortened and escaped."""
     return "/" + str(name)[:MAX_NAME].replace("~", "~0").replace("/", "~1")
 
 

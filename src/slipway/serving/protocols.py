@@ -71,8 +71,8 @@ class PredictionProtocol(ABC):
     def read(self, body: bytes) -> tuple[Tensors, Any]:
         """Return the inputs of the model graph, and the properties of the request that `write` needs.
 
-        If the request has a single record, the next call of `read` may overwrite the returned inputs. Raises Problem if
-        the request is invalid.
+        The inputs of a request with a single record are valid only until the next call of `read`. Raises Problem if the
+        request is invalid.
         """
 
     @abstractmethod
@@ -373,7 +373,7 @@ class Infer(PredictionProtocol):
         return request
 
     def _without_unknown(self, request: _Inference) -> Tensors:
-        """Convert the inputs, except ignored unknown inputs. Raises Problem with a list of all faults."""
+        """Convert inputs, without unknown inputs that the bundle ignores. Raises Problem with a list of all faults."""
         for output in request.outputs or ():
             if output.name not in self._outputs:
                 name, known_names = output.name[:MAX_NAME], " or ".join(map(repr, self._outputs))

@@ -26,7 +26,7 @@ def record_struct(columns: Sequence[Column], unknown: UnknownFields) -> type[Str
 
 
 def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields) -> type[Struct]:
-    """Return the msgspec type of many records that are sent as one list for each column."""
+    """Return the msgspec type of a batch of records in which each column is a list."""
     length = Meta(min_length=1, max_length=most)
     return _struct("Columns", columns, [Annotated[list[_checked(column)], length] for column in columns], unknown)  # type: ignore[misc]
 
@@ -56,7 +56,7 @@ def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
 
 
 def width(column: Column) -> int:
-    """Return the second dimension of a column's tensor in the Open Inference Protocol."""
+    """Return the size of the second dimension of a column's tensor in the Open Inference Protocol."""
     return _length(column) if column.type == "vector" else 1
 
 
@@ -154,7 +154,7 @@ def _one_of(kind: Any, values: tuple[Any, ...]) -> Any:
 
 
 def _vector(length: int) -> Any:
-    """Return the pydantic type of a vector. The type reports only one fault, because vectors may be very long."""
+    """Return the pydantic type of a vector. The type reports only one fault, because vectors can be very long."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != length:

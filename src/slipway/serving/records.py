@@ -88,7 +88,8 @@ class Records:
     def from_records(self, records: Sequence[Struct]) -> tuple[Tensors, int]:
         """Convert records, which msgspec decoded, to the inputs of the model graph.
 
-        Also returns the total number of JSON members of the records. Raises Unfit if a record does not fit the schema.
+        Also returns the total number of key-value pairs in the JSON records. Raises Unfit if a record does not fit the
+        schema.
         """
         if len(records) == 1:
             values = list(astuple(records[0]))

@@ -118,7 +118,7 @@ class _Family(Collector):
 
 
 async def _render(registry: CollectorRegistry) -> bytes:
-    """Return all metrics in the text format of Prometheus. Other requests can be answered between two metrics."""
+    """Return all metrics in the text format of Prometheus. The server answers other requests between two metrics."""
     families = []
     for family in registry.collect():
         families.append(generate_latest(_Family(family)))
@@ -129,7 +129,7 @@ async def _render(registry: CollectorRegistry) -> bytes:
 def _policy(page: str) -> str:
     """Return the Content-Security-Policy of the HTML page.
 
-    The policy allows the page's own script and style, which it identifies by hash, and requests to this server.
+    The policy allows requests to this server. It also allows the page's own script and style, by their hashes.
     """
 
     def own(tag: str) -> str:

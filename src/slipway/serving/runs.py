@@ -28,7 +28,7 @@ SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows in the shared run that is compared, by time per row, with a run of one row."""
+"""Number of rows in the test of sharing. The time per row is compared with the time of a run of one row."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
 """Time limit in seconds for measuring the runs of one size.
@@ -40,8 +40,8 @@ SHARING_PART = 0.05
 """Requests share runs only if sharing saves enough time per row: more than `SHARING_SECONDS`, and more than this share
 of the time of a run with one row.
 
-Queueing a request costs up to 5 µs. The measured runs follow each other, so the processor's caches already contain the
-model. Under real load, a run takes longer, so sharing saves more time than the measurement shows.
+Queueing a request costs up to 5 µs. During the measurement, runs follow each other directly, so the processor's caches
+contain the model. Under real load, a run takes longer, so sharing saves more time than the measurement shows.
 """
 
 
@@ -118,8 +118,8 @@ class Runs:
     def seconds_ahead(self, rows: int) -> float:
         """Return the delay in seconds that queued jobs would cause for a new request with this number of rows.
 
-        Jobs take turns, one run at a time. Each queued job therefore delays the new request by the time for its own
-        rows, but by no more than the time for the new request's rows.
+        Jobs take turns, one run at a time. Each queued job therefore delays the new request by the time for the job's
+        rows, or for the request's own rows if that is shorter.
         """
         return sum(min(job.rows - job.start, rows) for job in self._jobs) * self.plan.seconds_per_row
 
@@ -151,8 +151,8 @@ class Runs:
     def _run_part(self, job: Job) -> None:
         """Run the model graph for the next rows of a job.
 
-        All runs of a job have about the same number of rows. A last run with only one row is avoided, because its
-        prediction may differ slightly.
+        All runs of a job have about the same number of rows. A last run with only one row is avoided, because the
+        prediction of such a run can differ slightly.
         """
         runs = math.ceil((job.rows - job.start) / self.plan.max_rows)
         stop = job.start + math.ceil((job.rows - job.start) / runs)
@@ -210,7 +210,7 @@ class Runs:
 
 
 def measure(model: ServedModel, max_seconds: float, sharing: Sharing) -> Plan:
-    """Measure runs of the golden rows, and return a plan with which no run takes longer than `max_seconds`.
+    """Measure the time of runs on the golden rows. In the returned plan, no run takes longer than `max_seconds`.
 
     With `auto`, requests share runs if that is faster and gives exactly the same predictions. Raises InputError if
     `sharing` is `on`, but the prediction for a row depends on the other rows in the run.
@@ -243,7 +243,7 @@ def _rows(tensors: Tensors, chosen: list[int]) -> Tensors:
 
 
 def _run_repeatedly(model: ServedModel, tensors: Tensors) -> tuple[float, Predictions]:
-    """Return the shortest time of equal runs, and the predictions.
+    """Repeat a run of the model graph, and return its shortest time and its predictions.
 
     If the model runs on a CPU, CPU time is used.
     """

@@ -81,7 +81,7 @@ class ServedModel:
         return answer if self._width is None else np.hstack([answer, answers[1]])
 
     def golden_tensors(self) -> Tensors:
-        """Return the inputs of the model graph for all golden rows, even if a request may not have that many rows."""
+        """Return the inputs of the model graph for all golden rows, even if they exceed the row limit of a request."""
         rows, most = [dict(row) for row in self.golden.rows], self.records.most
         read = (self.records.from_rows(rows[start : start + most], pointer) for start in range(0, len(rows) or 1, most))
         # The inputs are copied, because the reader overwrites the inputs of a single record when it reads the next

@@ -29,7 +29,7 @@ class Settings(BaseModel):
     """Maximum number of requests whose bodies are still arriving. The limit bounds the memory for these bodies."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.2
-    """Maximum CPU time to spend on requests that have arrived together. The server refuses further requests."""
+    """Maximum CPU time for requests that have arrived together. Beyond this time, the server refuses requests."""
     max_run: Annotated[float, Field(gt=0)] = 0.01
     """Maximum time of one run of the model graph. A request that would take longer is divided into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"

@@ -2,7 +2,7 @@
 
 Each query returns the canary's value minus a limit, so a number above 0 is a failure. If there are too few requests,
 the query returns nothing, and the metric is inconclusive. The canary's requests are counted from its start. The
-requests of the stable replicas are counted in a window, because these replicas may have been running for weeks.
+requests of the stable replicas are counted in a window, because these replicas often run for weeks.
 """
 
 from math import log, pi, sqrt
@@ -35,7 +35,7 @@ class Analysis:
     """The Kubernetes object AnalysisTemplate. python-kustomize calls `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Build the object from params.yaml and src/model. Raises InputError if params.yaml or src/model is invalid."""
+        """Build the AnalysisTemplate from params.yaml and src/model. Raises InputError if either is invalid."""
         params = load_params(PARAMS)
         describe(load_model(), params.task.kind, None)
         return {
@@ -107,11 +107,11 @@ def _latency() -> str:
 
 
 def _predictions(drift: Drift) -> str:
-    """Return the query for the largest difference between the distributions of predictions (Kolmogorov-Smirnov).
+    """Return the query for the Kolmogorov-Smirnov distance between the predictions of canary and stable replicas.
 
     The limit is derived from `drift.psi`. If a normal distribution shifts by d standard deviations, the PSI is d², and
-    the largest difference is about d/√(2π). If chance alone can cause a larger difference, the limit is the critical
-    value of the Smirnov test at `drift.confidence`.
+    the distance is about d/√(2π). If the critical value of the Smirnov test at `drift.confidence` is larger, it is the
+    limit.
     """
     limit = round(sqrt(drift.psi / (2 * pi)), 3)
     deviations = round(sqrt(-log((1 - drift.confidence) / 2) / 2), 2)

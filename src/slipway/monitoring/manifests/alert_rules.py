@@ -31,7 +31,7 @@ Without this minimum, one error could raise an alert at low traffic.
 P99_SECONDS = 0.25
 """Maximum 99th percentile of response times. One record takes 1 ms, and 1,000 records take 20 ms.
 
-A slower request had to wait, or its body arrived slowly.
+A request takes longer only if it had to wait, or if its body arrived slowly.
 """
 CORE = 0.8
 """Maximum CPU use of a replica, which has one thread, as a share of a core.
@@ -44,7 +44,7 @@ IN_FLIGHT = 32
 This number is half of SLIPWAY_MAX_UPLOADS, the number of simultaneous uploads beyond which a replica refuses requests.
 """
 MIXED = "20m"
-"""How long two models may answer in one environment. This time is twice release.timeout_seconds in params.yaml."""
+"""Time after which two models in one environment raise an alert: twice release.timeout_seconds in params.yaml."""
 STALE_DAYS = 200
 """Maximum age of a released model in days. The sample gets a new delivery every half year."""
 
@@ -59,14 +59,14 @@ class Timing:
     every: str = "2m"
     rate: str = "5m"
     step: int = 300
-    """Seconds between two rates that are added up. The step equals `rate`, so that each row is counted once."""
+    """Seconds between two rates that are added up. This number equals `rate`, so that each row is counted once."""
 
 
 class Alerts:
     """The Kubernetes object PrometheusRule. python-kustomize calls `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Build the object from params.yaml and src/model. Raises InputError if params.yaml or src/model is invalid."""
+        """Build the PrometheusRule from params.yaml and src/model. Raises InputError if either is invalid."""
         params = load_params(PARAMS)
         columns = describe(load_model(), params.task.kind, None).columns
         compared = 1 + sum(column.type != "date" for column in columns)
@@ -79,7 +79,7 @@ class Alerts:
 
 
 def groups(drift: Drift, compared: int, timing: Timing) -> list[Rule]:
-    """Return the groups of rules.
+    """Return all alert and recording rules, in groups.
 
     `compared` is the number of features and predictions that are compared with the training data. The confidence in
     `drift` applies to all these comparisons together.
@@ -190,7 +190,7 @@ def _release() -> list[Rule]:
 
 
 def _counts(window: str, timing: Timing) -> list[Rule]:
-    """Return the rules that count, for each bundle and bin, the rows in the window and the training rows."""
+    """Return the rules that count the rows in the window and the training rows, for each bundle and bin."""
     bins = f"{DISTRIBUTION}, bin"
     upper, lower = _up_to("bin"), _up_to("above")
     values, missing = (f"rate(slipway_feature_{each}_total[{timing.rate}])" for each in ("values", "missing"))
@@ -214,7 +214,7 @@ def _counts(window: str, timing: Timing) -> list[Rule]:
 
 
 def _up_to(edge: str) -> str:
-    """Return a query for the number of rows up to the upper (`bin`) or lower (`above`) edge of each bin."""
+    """Return a query for the number of rows below an edge of each bin: the upper (`bin`) or the lower (`above`)."""
     return (
         f"  (slipway:training_rows * 0 + on ({DISTRIBUTION}, {edge}) group_left ()\n"
         f'    label_replace(slipway:rows_up_to:rate, "{edge}", "$1", "le", "(.+)"))'
