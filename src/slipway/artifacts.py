@@ -50,9 +50,9 @@ EMPTY = "d751713988987e9331980363e24189ce"
 
 
 def data_hash() -> str | None:
-    """Return the hash of the folder data/ that data.dvc states, without the suffix `.dir`.
+    """Return the hash that data.dvc states for the folder data/, without the suffix `.dir`.
 
-    Return None if data.dvc does not exist. Raises InputError if it is not valid.
+    Return None if data.dvc does not exist. Raises InputError if data.dvc is not valid.
     """
     try:
         content = DATA_DVC.read_bytes()
@@ -105,7 +105,7 @@ class Artifact(BaseModel):
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join at most ten names for a message. If there are more names, the text ends with the number of other names."""
+    """Join at most ten names for a message. If there are more, the text ends with the number of remaining names."""
     shown = ", ".join(
         name[:50] if name and name == name.strip() and name.isprintable() else repr(name[:50]) for name in names[:10]
     )
@@ -117,14 +117,14 @@ class DeliveryCounts(Artifact):
     accepted: int
     quarantined: int
     reasons: dict[str, int]
-    """The number of quarantined rows by reason. A row can have several reasons."""
+    """The number of quarantined rows for each reason. A row with several reasons is counted for each of them."""
     replaced: int = 0
     """The number of accepted rows that replace a row of an earlier delivery."""
     changed: int | None = 0
     """The number of replacing rows whose values differ from the row that they replace. None if they were not counted.
     """
     lists_keys: bool = False
-    """True if the delivery is a list of keys. All its numbers of rows are then numbers of keys."""
+    """True if the delivery is a list of keys. Its row counts are then counts of keys."""
     deleted: int = 0
     """The number of rows in earlier deliveries that the keys delete."""
     unmatched: int = 0
@@ -159,7 +159,7 @@ class Validation(Artifact):
 
     @property
     def deliveries_by_note(self) -> dict[str, list[str]]:
-        """The names of the deliveries with the same note, by note."""
+        """For each note, the names of the deliveries that have it."""
         found: dict[str, list[str]] = {}
         for name, counts in self.deliveries.items():
             for note in counts.notes:
@@ -168,7 +168,7 @@ class Validation(Artifact):
 
     @property
     def reasons(self) -> Counter[str]:
-        """The number of quarantined rows by reason, summed over all deliveries."""
+        """The number of quarantined rows for each reason, summed over all deliveries."""
         return sum((Counter(each.reasons) for each in self.deliveries.values()), Counter())
 
 
@@ -186,7 +186,7 @@ class Parity(Artifact):
 class Holdout(Artifact):
     """The rows on which the gate compares models: their number, and their first and last date.
 
-    `left_out` is the number of further rows that are left out, because the champion was trained on them.
+    `left_out` is the number of other held-out rows, which are not compared because the champion was trained on them.
     """
 
     rows: int
@@ -231,7 +231,7 @@ class Churn(Artifact):
 
 
 class FeatureScore(Artifact):
-    """How much a feature improves predictions on the holdout, and in what share of rows its value is missing."""
+    """How much a feature improves predictions on the holdout, and how often its value is missing."""
 
     name: str
     champion: float | None
@@ -242,11 +242,11 @@ class FeatureScore(Artifact):
     one number of a text, a vector or an image is used, such as its length.
     """
     has_content: bool = False
-    """True for a text, a vector or an image, whose content `alone` does not measure."""
+    """True for a text, a vector or an image. `alone` does not measure the content of such a feature."""
     missing_before: float | None
     missing_now: float | None
-    """The share of rows without a value: in the earlier deliveries (`missing_before`), and in the newest one
-    (`missing_now`). None if there is only one delivery.
+    """The share of rows without a value: `missing_before` in the earlier deliveries, and `missing_now` in the newest
+    one. None if there is only one delivery.
     """
 
 
@@ -289,7 +289,7 @@ class Comparison(Artifact):
     groups: int | None
     """The number of days and the number of groups. Rows of the same day or group have correlated errors."""
     blocks: float
-    """The number of independent days or groups. If it is too small, the rows are not judged, and have no interval."""
+    """The number of independent days or groups. If too small, the difference is not judged and has no interval."""
     difference: float
     interval: tuple[float, float] | None
     """None if the rows come from too few days or groups."""

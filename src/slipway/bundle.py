@@ -68,7 +68,7 @@ class Column(_Plain):
     """The only numbers that are allowed, in ascending order. None if all numbers in the range are allowed."""
     private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
     """How the prediction log stores the column: unchanged ("no"), not at all ("drop"), or as a hash ("hash"). None if
-    the model does not define it.
+    the model's schema does not define it.
     """
 
 
@@ -166,7 +166,7 @@ class Schema(_Plain):
 
 
 class FeatureReference(_Plain):
-    """The training rows of one feature, counted in bins.
+    """The number of training rows in each bin of one feature or prediction.
 
     A text is counted by its length, a vector by its norm, and an image by its mean brightness from 0 to 255.
 
@@ -181,7 +181,7 @@ class FeatureReference(_Plain):
 
 
 class Reference(_Plain):
-    """The training distributions of the features and predictions that servers count.
+    """The training distributions of those features and predictions that servers count in bins.
 
     If a model has very many features, only the first features are included.
     """
@@ -246,7 +246,7 @@ def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.
 
 
 def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
-    """Load a bundle for predictions on one thread, with the given execution providers of ONNX Runtime.
+    """Load a bundle to predict on one thread, with the given execution providers of ONNX Runtime.
 
     Raises InputError if a file is missing or corrupt, or if a provider does not work here.
     """
@@ -290,7 +290,7 @@ def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
 
 
 def onnx_session(model: bytes, providers: Sequence[str] = CPU, *, quiet: bool = False) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session that runs on one thread. If `quiet`, its errors are raised, but not logged.
+    """Return an ONNX Runtime session that runs on one thread. With `quiet`, errors are raised, but not logged.
 
     For throughput, more replicas are better than more threads.
     """

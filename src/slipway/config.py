@@ -165,7 +165,7 @@ class Task(Section):
 
 
 class Validate(Section):
-    """How deliveries are checked (docs/data.md)."""
+    """The rules for checking deliveries (docs/data.md)."""
 
     max_invalid_share: Share
     unknown_columns: Literal["ignore", "refuse"] = "ignore"
@@ -215,9 +215,7 @@ class Train(Section):
     threads: int = Field(ge=1)
     parity_tolerance: float = Field(gt=0, le=0.01)
     minimum_value_rows: int = Field(default=10, ge=1)
-    """Minimum number of training rows with a category value or a text token. Rarer values and tokens are not in the
-    bundle.
-    """
+    """Minimum number of training rows in which a category value or text token must occur to be in the bundle."""
     max_metric_series: int = Field(default=396, ge=100)
     """Maximum number of time series for features and predictions in the metrics of one server."""
     check_determinism: bool = True
@@ -296,7 +294,7 @@ class Record(Section):
 
 
 class Releases(Section):
-    """How models are released. `deploy`: an `agent` follows the overlays, or the workflow runs `kubectl apply`."""
+    """How models are released. With `agent`, an agent applies the overlays; with `kubectl`, the workflow does."""
 
     image: Annotated[str, Field(pattern=IMAGE)] | None
     deploy: Literal["agent", "kubectl"]
@@ -321,9 +319,9 @@ class Ingest(Section):
     query: Annotated[str, Field(pattern=r"\S")] | None = None
     """SQL query that returns the delivered rows. `source` is then the SQLAlchemy URL of a database."""
     watermark: Annotated[str, Field(min_length=1)] | None = None
-    """Column of the query result whose values grow from row to row, such as a time of change."""
+    """Column of the query result whose values are higher in newer rows, such as a time of change."""
     overlap: int | str = 0
-    """How far the watermark of a late row may be below the newest one in data/: a time (12h) or a whole number."""
+    """Maximum distance of a late row's watermark from the newest watermark in data/: a time (12h) or a whole number."""
     prefix: Annotated[str, Field(pattern=FILE_PREFIX)] | Literal[""] = ""
     """Prefix for the names of deliveries from a query or a table, so that the names sort after the names in data/."""
 
@@ -359,7 +357,7 @@ class Ingest(Section):
 
 
 def label_problem(address: str, query: str | None, is_delta: bool) -> str | None:
-    """Return what is wrong with a source of labels, or None."""
+    """Return a description of what is wrong with a source of labels, or None."""
     if _has_password(address):
         return "the address of the labels contains a password; put the credentials into the environment"
     if query and is_delta:
@@ -377,7 +375,7 @@ def duration(text: str) -> int:
 
 
 class Decay(Section):
-    """How much worse the champion may be than at its release.
+    """The limits for a rise of the champion's loss and bias since its release.
 
     `margin` is a share of the loss at release. `bias` is a share of the mean absolute target for a regression, and a
     probability for a classification.
@@ -403,8 +401,8 @@ class Drift(Section):
 class Live(Section):
     """The log and the labels from which `slipway monitor` computes decay and training-serving skew.
 
-    If `joined` is set, the joined rows are also written to this address. Decay is checked for each period of `days`
-    days.
+    If `joined` is an address, the logged rows are also written to it with their labels. Decay is checked for each
+    period of `days` days.
     """
 
     log: Address
@@ -438,7 +436,7 @@ class Replay(Section):
 
 
 class Range(Section):
-    """The range in which `slipway tune` searches a setting: whole numbers if both ends are, otherwise any numbers."""
+    """Range of values that `slipway tune` searches: whole numbers if both ends are whole, otherwise any numbers."""
 
     low: int | float
     high: int | float
@@ -498,7 +496,7 @@ class Compute(Section):
 
 
 class Params(Section):
-    """The content of params.yaml."""
+    """The content of params.yaml, with one field for each section."""
 
     task: Task
     validate_: Validate = Field(alias="validate")
@@ -619,7 +617,7 @@ def _plain(node: Any) -> Any:
 
 
 def _problems(name: str, tree: Any, error: ValidationError) -> list[str]:
-    """Describe all errors. Keys that are not valid come first, because a misspelt key also leaves a key missing."""
+    """Describe all errors. Unknown keys come first, because a misspelt key also causes an error about a missing key."""
     found = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     return [_problem(name, tree, each) for each in found]
 

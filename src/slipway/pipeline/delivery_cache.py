@@ -137,7 +137,7 @@ class _File:
     def checked_part(self, number: int, path: Path) -> CheckedPart:
         """Return the part at the index `number` in the file.
 
-        `path` is the delivery. Raises InputError if the file is damaged.
+        `path` is the path of the delivery. Raises InputError if the file is damaged.
         """
         part = self.parts[number]
         try:
@@ -216,8 +216,7 @@ class DeliveryCache:
     def missing(self, paths: Mapping[str, Path]) -> dict[str, Path]:
         """Return the deliveries that are not in the cache.
 
-        After this call, other processes may add the missing deliveries to the cache, and `read` also finds these
-        deliveries.
+        If other processes then add these deliveries to the cache, `read` finds them too.
         """
         if self._folder is None:
             return {}
@@ -331,7 +330,7 @@ def without_added(table: pa.Table) -> pa.Table:
 
 
 def _invalid_table(part: CheckedPart) -> pa.Table:
-    """Return the invalid rows of a part with their numbers and the list of their reasons."""
+    """Return the invalid rows of a part, each with its number and its reasons."""
     faults = part.faults.sort_values(ROW, kind="stable")
     reasons = pa.array(faults[REASON].to_numpy(object), pa.string())
     first = np.searchsorted(faults[ROW].to_numpy(), part.invalid.rows)

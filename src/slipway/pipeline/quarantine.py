@@ -65,7 +65,7 @@ class Quarantine:
             stream.write_table(rows)
 
     def _read(self) -> Iterator[pd.DataFrame]:
-        """Yield all rows in at least one part. All parts have the same columns."""
+        """Yield all rows, in one or more parts with the same columns."""
         if not self._schemas:
             yield pd.DataFrame(columns=[DELIVERY, ROW, REASON, *self._model.SCHEMA.columns])
             return
@@ -92,8 +92,8 @@ def quarantined_rows(part: Delivery) -> pa.Table:
 def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
     """Replace delivered texts by their lengths if the model has columns that are not published.
 
-    MLflow records the quarantine, so private texts must be removed. A private text may be in the wrong column.
-    Therefore, in every column only numbers, dates and listed values are kept.
+    MLflow records the quarantine, so private texts must be removed. A private text is sometimes delivered in a wrong
+    column. Therefore, in every column only numbers, dates and listed values are kept.
     """
     if not unpublished_of(model):
         return rows

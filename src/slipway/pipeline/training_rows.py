@@ -48,10 +48,10 @@ class Rows(Protocol):
         """Return one column of the file, with the values that validation wrote."""
 
     def at(self, positions: Positions, names: Sequence[str]) -> pd.DataFrame:
-        """Return columns of the rows at `positions`, in this order, with the values that validation wrote."""
+        """Return the columns `names` of the rows at `positions`, in this order, as validation wrote them."""
 
     def only(self, chosen: Mask) -> "Rows":
-        """Return the rows in the mask `chosen`."""
+        """Return the rows that the mask `chosen` selects."""
 
 
 class InMemory:

@@ -98,7 +98,7 @@ class Wording:
     def hold_out_more(self, comparison: Comparison) -> str:
         """Return the settings to raise for a larger holdout.
 
-        Return "" if holdout rows are left out, because one of these settings was raised recently.
+        If holdout rows are left out, return "": then one of these settings was raised recently.
         """
         if self.holdout.left_out:
             return ""
@@ -120,7 +120,7 @@ class Wording:
         return f"; {count}{remedy if held else ''}"
 
     def looks(self, look: int) -> str:
-        """Return words about the earlier models that were compared on this holdout, or "" for the first model."""
+        """Return words about the models that were compared on this holdout before, or "" for the first model."""
         if look == 1:
             return ""
         others = "another model was" if look == 2 else f"{look - 1:,} other models were"
