@@ -68,7 +68,7 @@ class Column(_Plain):
     """The only numbers that are allowed, in ascending order. None if all numbers in the range are allowed."""
     private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
     """How the prediction log stores the column: unchanged ("no"), not at all ("drop"), or as a hash ("hash"). None if
-    the model's schema does not define it.
+    the model does not define it.
     """
 
 

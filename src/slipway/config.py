@@ -496,7 +496,7 @@ class Compute(Section):
 
 
 class Params(Section):
-    """The content of params.yaml, with one field for each section."""
+    """The content of params.yaml."""
 
     task: Task
     validate_: Validate = Field(alias="validate")

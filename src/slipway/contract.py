@@ -148,7 +148,7 @@ def reads_dataset(model: Model) -> bool:
 
 
 def load_model() -> Model:
-    """Import the package `model` of this repository, and check it against the contract.
+    """Import the package `model`, and check it against the contract.
 
     Raises InputError if the package cannot be imported or breaks the contract.
     """

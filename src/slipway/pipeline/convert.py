@@ -185,7 +185,7 @@ class _Conversion:
         return Table.of(joined, any(part.sparse for part in parts.values()))
 
     def _weighted(self, parts: Mapping[str, Table], weights: Mapping[str, float] | None) -> Matrix:
-        """Multiply the output of each step by its weight, and join the outputs of all steps."""
+        """Multiply each step's output by the weight of the step, and join all outputs."""
         for name, weight in (weights or {}).items():
             if name in parts and parts[name].columns:
                 weighed = self.apply("Mul", self.matrix(parts[name]), weight)

@@ -126,7 +126,7 @@ def _without_line_end(block: bytes, where: str) -> InputError:
 
 
 def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
-    """Split the first block into the header and the rest."""
+    """Split the first block into the header and the other records."""
     if not block.strip():
         raise InputError(f"{where} is empty; deliver it again.")
     end = block.find(b"\n") + 1

@@ -117,9 +117,9 @@ def decay_on(
 ) -> DeliveryDecay | None:
     """Return the champion's decay on one delivery.
 
-    The champion's training rows and the holdout rows of its release are left out. Return None if no row of the delivery
-    is left. `rows` are the accepted rows of all deliveries. These rows include the holdout of the release. The loss at
-    release in each slice is computed from this holdout.
+    Return None if the delivery has only training rows of the champion and holdout rows of its release. `rows` are the
+    accepted rows of all deliveries. These rows include the holdout of the release. The loss at release in each slice is
+    computed from this holdout.
     """
     unseen, judged, then = _at_release(rows, bundle, release, params, model)
     delivered = unseen[unseen[DELIVERY] == delivery]
@@ -156,7 +156,10 @@ def check_release(release: Release, bundle: Bundle, params: Params, model: Model
 
 @dataclass(frozen=True)
 class AtRelease:
-    """The champion at its release. `scored` is None if the holdout rows of the release cannot be identified."""
+    """The champion's losses at its release, and the rows that it was trained or evaluated on.
+
+    `scored` is None if the holdout rows cannot be identified.
+    """
 
     release: Release
     bundle: Bundle
@@ -171,9 +174,10 @@ class AtRelease:
 
 
 def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, params: Params, model: Model) -> AtRelease:
-    """Return the champion's state at its release. `rows` are the accepted rows of all deliveries, or None.
+    """Return the champion's losses at its release, and the rows that it was trained or evaluated on.
 
-    Raises InputError if later losses cannot be compared with the release.
+    `rows` are the accepted rows of all deliveries, or None. Raises InputError if later losses cannot be compared with
+    the loss at release.
     """
     if rows is None:
         check_release(release, bundle, params, model)
@@ -352,9 +356,8 @@ class _Confidences:
 def _confidences(rows: pd.DataFrame, params: Params, slices: int | None = None) -> _Confidences:
     """Return the confidence levels for the whole delivery or, if `slices` slices are tested, for each slice.
 
-    All tests together share one probability of a false alarm. Only the lower end of a loss's interval raises an alarm,
-    but the interval is two-sided. The confidence level of a loss is therefore 1 minus twice the probability of a false
-    alarm in its test.
+    Only the lower end of a loss's interval raises an alarm, but the interval is two-sided. The confidence level of a
+    loss is therefore 1 minus twice the probability of a false alarm in its test.
     """
     chance = 1 - params.decay.confidence
     of_loss = chance / 2 if slices is None else chance / 4 / slices
@@ -519,7 +522,7 @@ def _reason(whole: Part, slices: list[Part], mean: Mean, words: Wording, params:
 
 
 def _loss(part: Part, words: Wording) -> str:
-    """Return, for example, `rose by 39.5%, from $8,012 at release to $11,180, 95% interval [10,700, 11,700]`."""
+    """Describe the loss, such as `rose by 39.5%, from $8,012 at release to $11,180, 95% interval [10,700, 11,700]`."""
     past, value = part.loss.at_release, words.amount(part.loss.value)
     rise = _rise(part)
     change = (
@@ -541,7 +544,7 @@ def _ends(measure: Measure, amount: Callable[[float], str], order: int = 1) -> s
 
 
 def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
-    """Return, for example, `answers are too low by $3,725 (4.8%), 98.75% interval [2,995, 4,478]`."""
+    """Describe a bias, such as `answers are too low by $3,725 (4.8%), 98.75% interval [2,995, 4,478]`."""
     regression = params.task.kind == "regression"
     sign, side = (1, "high") if bias.value >= 0 else (-1, "low")
     unit, scale = (params.task.unit, 1) if regression else ("points", 100)

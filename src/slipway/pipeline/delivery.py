@@ -73,11 +73,11 @@ BATCH_BYTES = 256_000_000
 class Chunk:
     """Some rows of a delivery, as they were delivered.
 
-    `table` has the delivered columns. All columns of a CSV file are text. `rows` contains the row numbers. The first
-    data row is row 2 in every format, because row 1 is the header of a CSV file. If a delivery has several parts, the
-    numbers continue from part to part. If a row cannot be split into columns, `malformed` maps its number to its fault
-    and its line. `start` is the beginning of a CSV file, for messages about its header. `images` contains the image
-    files of the folder. The values of an image column are names of these files.
+    `table` has the delivered columns. `rows` contains the row numbers. The first data row is row 2 in every format,
+    because row 1 is the header of a CSV file. If a delivery has several parts, the numbers continue from part to part.
+    If a row cannot be split into columns, `malformed` maps its number to its fault and its line. `start` is the
+    beginning of a CSV file, for messages about its header. `images` contains the image files of the folder. The values
+    of an image column are names of these files.
     """
 
     table: pa.Table

@@ -78,7 +78,7 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class _Part:
-    """The metadata of a cache file about one part of a delivery: its key, its columns and its row counts."""
+    """A cache file's metadata about one part of a delivery: its key, its columns and its row counts."""
 
     key: str
     rows: int
@@ -239,7 +239,7 @@ class DeliveryCache:
     def add(self, key: str, part: CheckedPart, *, is_last: bool) -> None:
         """Add a part of a delivery to the cache.
 
-        Small deliveries are written together once they have `FILE_ROWS` rows.
+        Small deliveries are written together once they have `FILE_ROWS` rows in total.
         """
         if self._folder is None:
             return

@@ -235,8 +235,8 @@ def _require_no_locale(model: onnx.ModelProto) -> None:
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
     """Return a copy of the estimator whose column transformers select columns by position.
 
-    Names cannot be used, because the graph has two input tensors for all columns, and columns of tensors have no names.
-    A graph with one tensor for each column would be several times slower.
+    Column names cannot be used, because the graph has two input tensors for all columns, and columns of tensors have no
+    names. A graph with one tensor for each column would be several times slower.
     """
     fitted = copy.deepcopy(fitted)
     steps = [step for _, step in getattr(fitted, "steps", [("", fitted)])]

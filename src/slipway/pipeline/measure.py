@@ -239,9 +239,9 @@ def best_threshold(
 
     The second class is predicted above the threshold.
 
-    Candidates are the midpoints between neighbouring probabilities, one value below all probabilities, and one value
-    above. If several candidates have the same cost, the candidate nearest to `ideal_threshold` is chosen. The result is
-    a float32 number, like the probabilities.
+    Candidates are the midpoints between neighbouring probabilities, one value below all probabilities, and one above
+    all. If several candidates have the same cost, the candidate nearest to `ideal_threshold` is chosen. The result is a
+    float32 number, like the probabilities.
     """
     ideal = float(ideal_threshold(costs) or 0.5)
     order = np.argsort(probabilities[:, 1], kind="stable")

@@ -59,8 +59,8 @@ def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
 def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int) -> None:
     """Raise InputError if the vocabulary of a vectorizer has tokens that occur in fewer than `minimum` training rows.
 
-    The vocabulary is part of the model's graph. A rare token may be a name, a number or a password. A vocabulary is not
-    checked if the model's code lists it.
+    The vocabulary is part of the model's graph. A rare token is sometimes a name, a number or a password. A vocabulary
+    is not checked if the model's code lists it.
     """
     for vectorizer in _vectorizers(fitted, set()):
         if vectorizer.fixed_vocabulary_:

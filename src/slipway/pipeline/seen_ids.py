@@ -98,7 +98,7 @@ class SeenIds:
                 self._filter.add(array[start : start + BLOCK_IDS])
 
     def _to_search(self, ids: Ids) -> NDArray[np.intp]:
-        """Return the positions of the ids that may be in the set, ordered by id. A search for sorted ids is faster."""
+        """Return the positions of the ids that are possibly in the set. They are ordered by id for a faster search."""
         searched = np.flatnonzero(self._filter.may_have(ids))
         return searched[np.argsort(ids[searched])]
 

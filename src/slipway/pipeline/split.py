@@ -58,7 +58,7 @@ def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
 
 
 def by_hash(rows: pd.DataFrame, split: Split) -> Mask:
-    """Return the mask of the rows that the hash of their key or group holds out, regardless of their time.
+    """Return the mask of the rows that are held out by the hash of their key or group, regardless of their time.
 
     If `split.by` is `time`, the mask includes all rows.
     """

@@ -82,7 +82,7 @@ def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
 
 
 def unenforced_checks(model: Model) -> list[str]:
-    """Return a sentence for each check on a feature that validation makes but the server cannot make."""
+    """Return one sentence for each check that validation makes on a feature but the server cannot make."""
     return [
         f"{name}: the server does not check {check.error or check.name}"
         for name in model.FEATURES

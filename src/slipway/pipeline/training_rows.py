@@ -42,7 +42,7 @@ class Rows(Protocol):
         """Yield the features, in parts that fit into memory."""
 
     def parts(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """Yield at least the features in `names`, in parts that fit into memory."""
+        """Yield the features in `names`, and possibly other features, in parts that fit into memory."""
 
     def column(self, name: str) -> "pd.Series[Any]":
         """Return one column of the file, with the values that validation wrote."""

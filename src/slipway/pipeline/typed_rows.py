@@ -285,14 +285,14 @@ def _read_iso_8601(texts: "pd.Series[str]", dtype: DataType) -> "pd.Series[Any]"
 
 
 def _within_range(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Remove times that nanoseconds cannot represent. Otherwise pandas would raise an error for the whole column."""
+    """Remove times that do not fit into 64-bit nanoseconds. For them, pandas would reject the whole column."""
     zone = times.dt.tz
     first, last = (each.tz_localize(zone) for each in (pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")))
     return times.where(times.between(first, last))
 
 
 def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
-    """Return the positions of the texts that cannot be converted."""
+    """Return the positions of the texts that cannot be converted to dates."""
     if _has_no_format(dtype):
         return texts.index[texts.notna().to_numpy() & _read_iso_8601(texts, dtype).isna().to_numpy()]
     try:
