@@ -117,7 +117,7 @@ class DeliveryCounts(Artifact):
     accepted: int
     quarantined: int
     reasons: dict[str, int]
-    """The number of quarantined rows by reason. A row can have several reasons."""
+    """The number of quarantined rows for each reason. A row with several reasons is counted for each of them."""
     replaced: int = 0
     """The number of accepted rows that replace a row of an earlier delivery."""
     changed: int | None = 0
@@ -167,7 +167,7 @@ class Validation(Artifact):
 
     @property
     def reasons(self) -> Counter[str]:
-        """The number of quarantined rows by reason, summed over all deliveries."""
+        """The number of quarantined rows for each reason, summed over all deliveries."""
         return sum((Counter(each.reasons) for each in self.deliveries.values()), Counter())
 
 
@@ -230,7 +230,7 @@ class Churn(Artifact):
 
 
 class FeatureScore(Artifact):
-    """How much a feature improves predictions on the holdout, and in what share of rows its value is missing."""
+    """How much a feature improves predictions on the holdout, and how often its value is missing."""
 
     name: str
     champion: float | None

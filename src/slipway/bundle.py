@@ -261,7 +261,7 @@ def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.
 
 
 def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
-    """Load a bundle for predictions on one thread, with the given execution providers of ONNX Runtime.
+    """Load a bundle to predict on one thread, with the given execution providers of ONNX Runtime.
 
     Raises InputError if a file is missing or corrupt, or if a provider does not work on this machine.
     """

@@ -47,7 +47,7 @@ class Regressor(Protocol):
 
 
 class Classifier(Protocol):
-    """The result of `Model.fit` for a classification. It can have the method `to_onnx` that `Regressor` describes."""
+    """The result of `Model.fit` for a classification. The method `to_onnx` is optional, as in `Regressor`."""
 
     @property
     def classes_(self) -> Any:
@@ -63,8 +63,8 @@ class Model(Protocol):
     If a feature is a text, a vector or an image, the package must also have `EXAMPLES`: a sequence of rows that anyone
     may see, with the columns of `FEATURES`. These rows replace training rows in two public places: the golden rows of
     the bundle and the examples in the API documentation. Each row is a mapping in the form in which a client sends it:
-    dates as YYYY-MM-DD, vectors as lists of numbers, images as base64, and None for a missing value. An image may also
-    be bytes.
+    dates as YYYY-MM-DD, vectors as lists of numbers, images as base64, and None for a missing value. Instead of base64,
+    an image may be Python bytes.
     """
 
     @property
@@ -73,10 +73,10 @@ class Model(Protocol):
 
         A class-based schema (pandera's `DataFrameModel`) works as well. Use `float` or `int` for numbers, `bool` for
         true and false, and `str` or `pd.CategoricalDtype` for categories. For dates, use pandera's `DateTime`, with the
-        format in `to_datetime_kwargs`. Without a format, dates are read as ISO 8601. A time with a time zone is stored
-        in UTC, and cannot be a feature. Each dataframe check needs an `error` text that describes the fault that the
-        check finds. The metadata key `private` of a feature defines how the prediction log stores the feature: "no"
-        (unchanged), "drop" or "hash".
+        format in `to_datetime_kwargs`. Without a format, dates are read as ISO 8601. Times with a time zone are stored
+        in UTC. A column with such times cannot be a feature. Each dataframe check needs an `error` text that describes
+        the fault that the check finds. The metadata key `private` of a feature defines how the prediction log stores
+        the feature: "no" (unchanged), "drop" or "hash".
 
         A text is a `str` column with `metadata={"kind": "text"}` and a maximum length, such as
         `pa.Check.str_length(max_value=2_000)`. Delivered texts are never written to the bundle, the metrics or the
@@ -151,9 +151,9 @@ def reads_dataset(model: Model) -> bool:
 
 
 def load_model() -> Model:
-    """Import the model of this repository.
+    """Import the package `model`, and check it against the contract.
 
-    Raises InputError if the package `model` cannot be imported or breaks the contract.
+    Raises InputError if the package cannot be imported or breaks the contract.
     """
     try:
         import model
@@ -263,7 +263,7 @@ def hides_values(model: Model) -> bool:
 
 
 def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
-    """Return the shape of one value, or None if the column has single values.
+    """Return the shape of one value, or None if the column contains neither vectors nor images.
 
     The shape is (length,) for a vector, and (height, width, channels) for an image.
     """

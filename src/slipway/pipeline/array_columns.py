@@ -47,7 +47,7 @@ def has_arrays(kind: pa.DataType, column: str) -> bool:
 
 
 def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors as float32 arrays, and the faulty rows by fault. A missing or faulty vector becomes None."""
+    """Return the vectors as float32 arrays, and a row mask for each fault. Missing and faulty vectors become None."""
     given = np.asarray(values.is_valid())
     if pa.types.is_string(values.type):
         values = pa.array([_from_json(text) for text in values.to_pylist()], pa.list_(pa.float64()))
@@ -66,10 +66,10 @@ def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Fault
 def read_images(
     values: pa.Array, shape: tuple[int, ...], readers: Iterable[Callable[[str], bytes]] = repeat(decode_base64)
 ) -> tuple["pd.Series[Any]", Faults]:
-    """Return the encoded images as bytes, and the faulty rows by fault. A missing or faulty image becomes None.
+    """Return the encoded images as bytes, and a row mask for each fault. Missing and faulty images become None.
 
-    `readers` yields one function for each row, which converts the text in the column to the bytes of the image. The
-    default function decodes base64.
+    For each row, `readers` yields a function that converts the row's text to the bytes of its image. The default
+    function decodes base64.
     """
     images: list[bytes | None] = []
     faults: Faults = {}

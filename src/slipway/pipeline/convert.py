@@ -86,7 +86,7 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
 
 
 def convert_steps(steps: Sequence[tuple[str, Any]], schema: Schema, output: str) -> onnx.ModelProto:
-    """Convert the first steps of a pipeline. The graph returns the output of the last of these steps."""
+    """Convert the first steps of a pipeline to a graph that returns the output of the last converted step."""
     conversion = _Conversion()
     inputs, table = _given(schema)
     made = conversion.matrix(conversion.steps(steps, table))
@@ -186,7 +186,7 @@ class _Conversion:
         return Table.of(joined, any(part.sparse for part in parts.values()))
 
     def _weighted(self, parts: Mapping[str, Table], weights: Mapping[str, float] | None) -> Matrix:
-        """Multiply the output of each step by its weight, and join the outputs of all steps."""
+        """Multiply each step's output by the weight of the step, and join all outputs."""
         for name, weight in (weights or {}).items():
             if name in parts and parts[name].columns:
                 weighed = self.apply("Mul", self.matrix(parts[name]), weight)
@@ -228,8 +228,7 @@ class _Conversion:
     def apply(self, operator: str, matrix: Matrix, *constants: Any, **attributes: Any) -> Matrix:
         """Add an elementwise operator.
 
-        The inputs of the operator are the matrix and `constants`. The constants are converted to the type of the
-        matrix.
+        The inputs of the operator are the matrix and `constants`. `constants` are converted to the type of the matrix.
         """
         more = [self.graph.constant(each, matrix.dtype) for each in constants]
         return replace(matrix, name=self.graph.add(operator, matrix.name, *more, **attributes))
@@ -255,7 +254,7 @@ class _Conversion:
         return raw if method == "decision_function" else self._linked(ensemble, raw, method)
 
     def _whole_categories(self, ensemble: Ensemble, given: Matrix) -> tuple[Ensemble, Matrix]:
-        """Append integer copies of the categorical features, and make the splits by category read these copies."""
+        """Append integer copies of the categorical features. Splits by category then read these copies."""
         if not ensemble.whole:
             return ensemble, given
         features = sorted(ensemble.whole)
@@ -273,7 +272,7 @@ class _Conversion:
         return replace(ensemble, trees=trees), self.concat([given, Matrix(whole, len(features), given.dtype)])
 
     def _linked(self, ensemble: Ensemble, raw: Matrix, method: str) -> Matrix:
-        """Apply the link function to the sums of leaves.
+        """Apply the link function to the sums of leaf values.
 
         Sums in float32 stay float32, as in XGBoost. Only exponentials are computed in float64.
         """
@@ -354,7 +353,7 @@ class _Conversion:
         return Table.of(self.cast(codes, "float32") if fitted.dtype == np.float32 else codes, sparse)
 
     def _binned(self, fitted: Any, table: Table) -> Table:
-        """Convert a KBinsDiscretizer. The bins are dense, because skl2onnx does not support sparse bins."""
+        """Convert a KBinsDiscretizer. Its output is dense, because skl2onnx does not support sparse output."""
         dense = copy.copy(fitted)
         if fitted.encode == "onehot":
             dense.encode = "onehot-dense"
@@ -469,7 +468,7 @@ class _Conversion:
         return self.apply("Softmax", self.apply("Mul", scores, calibrator.beta_), axis=1)
 
     def _leaf(self, fitted: Any, table: Table, method: str) -> Matrix:
-        """Convert an estimator by skl2onnx, because this module has no conversion for it."""
+        """Convert an estimator with skl2onnx, because this module has no conversion for it."""
         options: dict[str, Any] = {}
         if is_classifier(fitted):
             if method == "predict":
@@ -496,7 +495,7 @@ class _Conversion:
         return Table.of(made, bool(getattr(fitted, "sparse_output", False)))
 
     def _skl2onnx(self, fitted: Any, table: Table, options: Any) -> tuple[str, int]:
-        """Convert one step by skl2onnx and merge the resulting graph.
+        """Convert one step with skl2onnx and merge the resulting graph.
 
         Return the name and the width of the output. The width is 0 if it is unknown.
         """

@@ -30,7 +30,7 @@ quote, or a compressed file that was made to fill the memory.
 class Rows:
     """A block of records from a file, as text, with their row numbers. The header is row 1.
 
-    `malformed` maps the row number of each record that cannot be split into columns to its fault and its line.
+    If a record cannot be split into columns, `malformed` maps its row number to its fault and its line.
     """
 
     table: pa.Table
@@ -95,7 +95,7 @@ def _end_of_records(block: bytes) -> int:
 
 
 def _line(stream: IO[bytes], where: str) -> bytes:
-    """Return the rest of a line. Raises InputError if the rest is longer than `MOST_BYTES`."""
+    """Read `stream` up to the next line break. Raises InputError after `MOST_BYTES` bytes without a line break."""
     line = stream.readline(MOST_BYTES)
     if len(line) == MOST_BYTES and not line.endswith(b"\n"):
         raise InputError(f"{where} has a line of more than {MOST_BYTES:,} bytes; deliver it again.")
@@ -103,7 +103,7 @@ def _line(stream: IO[bytes], where: str) -> bytes:
 
 
 def _until_closed(stream: IO[bytes], where: str) -> Iterator[bytes]:
-    """Yield the lines up to the line that closes a quote. Stop after `MOST_BYTES` bytes."""
+    """Yield lines up to the line with the closing quote. Stop after `MOST_BYTES` bytes."""
     read = 0
     while read < MOST_BYTES and (line := _line(stream, where)):
         yield line
@@ -126,7 +126,7 @@ def _without_line_end(block: bytes, where: str) -> InputError:
 
 
 def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
-    """Split the first block into the header and the rest."""
+    """Split the first block into the header and the other records."""
     if not block.strip():
         raise InputError(f"{where} is empty; deliver it again.")
     end = block.find(b"\n") + 1

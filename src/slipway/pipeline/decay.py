@@ -3,15 +3,15 @@
 The champion predicts the rows of the delivery. The champion's training rows and the holdout rows of its release are
 left out. The champion has decayed if its mean loss has risen or if a bias has grown. The loss has risen if its whole
 confidence interval is above (1 + `decay.margin`) times the loss at release. The loss is tested on all rows, and in each
-slice with enough rows. A bias has grown if its whole interval is above max(0, bias at release) plus the allowed bias.
-It has also grown if the interval is below min(0, bias at release) minus the allowed bias.
+slice with enough rows. A bias has grown if its whole interval is above max(0, bias at release) plus the allowed bias. A
+bias has also grown if its whole interval is below min(0, bias at release) minus the allowed bias.
 
 Confidence intervals are computed by day and by group, as in the gate. The loss at release also has a sampling error.
 The interval of the current loss therefore uses the standard error of the difference between the two losses.
 
 The probability of a false alarm is at most 1 - `decay.confidence`. Bonferroni's correction divides this probability
-between the tests. The loss on all rows gets one half, the biases one quarter, and all slices together one quarter. The
-test of a loss is one-sided, because a lower loss is not decay.
+between the tests. Half of it is for the loss on all rows, a quarter for the biases, and a quarter for all slices
+together. The test of a loss is one-sided, because a lower loss is not decay.
 """
 
 import math
@@ -76,7 +76,7 @@ class Measure(Artifact):
 
 
 class Part(Artifact):
-    """The champion's loss and bias on a part of the delivery."""
+    """The champion's loss and biases on a part of the delivery."""
 
     column: str | None
     """The column that defines the slice, "from" if the part is a period, or None if the part is the whole delivery."""
@@ -86,7 +86,7 @@ class Part(Artifact):
     biases: dict[str, Measure]
     """Maps each output to the mean of prediction minus truth."""
     sizes: dict[str, float]
-    """Maps each output to the mean absolute value of its truth."""
+    """Maps each output to the mean absolute value of its true values."""
 
 
 class DeliveryDecay(Artifact):
@@ -117,9 +117,9 @@ def decay_on(
 ) -> DeliveryDecay | None:
     """Return the champion's decay on one delivery.
 
-    The champion's training rows and the holdout rows of its release are left out. Return None if no row of the delivery
-    is left. `rows` are the accepted rows of all deliveries. Among these rows is the holdout of the release, from which
-    the loss at release in each slice is computed.
+    Return None if the delivery has only training rows of the champion and holdout rows of its release. `rows` are the
+    accepted rows of all deliveries. These rows include the holdout of the release. The loss at release in each slice is
+    computed from this holdout.
     """
     unseen, judged, then = _at_release(rows, bundle, release, params, model)
     delivered = unseen[unseen[DELIVERY] == delivery]
@@ -139,7 +139,7 @@ def decay_on(
 
 
 def check_release(release: Release, bundle: Bundle, params: Params, model: Model) -> Holdout:
-    """Return the holdout of the release. Raises InputError if later losses cannot be compared with the release."""
+    """Return the holdout of the release. Raises InputError if later losses are not comparable with its loss."""
     if release.value is None or release.holdout is None or release.loss != params.task.loss_name:
         name = params.task.loss_name.replace("_", " ")
         raise InputError(
@@ -156,7 +156,10 @@ def check_release(release: Release, bundle: Bundle, params: Params, model: Model
 
 @dataclass(frozen=True)
 class AtRelease:
-    """The champion at its release. `scored` is None if the holdout rows of the release cannot be identified."""
+    """The champion's losses at its release, and the rows that it was trained or evaluated on.
+
+    `scored` is None if the holdout rows cannot be identified.
+    """
 
     release: Release
     bundle: Bundle
@@ -171,9 +174,10 @@ class AtRelease:
 
 
 def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, params: Params, model: Model) -> AtRelease:
-    """Return the champion at its release. `rows` are the accepted rows of all deliveries, or None.
+    """Return the champion's losses at its release, and the rows that it was trained or evaluated on.
 
-    Raises InputError if later losses cannot be compared with the release.
+    `rows` are the accepted rows of all deliveries, or None. Raises InputError if later losses cannot be compared with
+    the loss at release.
     """
     if rows is None:
         check_release(release, bundle, params, model)
@@ -188,7 +192,7 @@ def _at_release(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
     """Return the rows that the model was not trained on, the holdout of its release, and the scores of this holdout.
 
-    If the holdout cannot be identified, return all rows that may have been in the holdout, and None for the scores.
+    If the holdout cannot be identified, return all rows that were possibly in it, and None for the scores.
     """
     holdout = check_release(release, bundle, params, model)
     check_columns(bundle, list(rows.columns))
@@ -203,7 +207,7 @@ def _at_release(
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
     """Return the rows that were most likely in the holdout of the release.
 
-    A row is returned if the current split holds it out and its time is in the period of that holdout. If more rows
+    A row qualifies if the current split holds it out and its time is in the period of that holdout. If more rows
     qualify than the holdout had, the rows from the oldest deliveries are returned.
     """
     candidates = unseen[by_hash(unseen, params.split)]
@@ -214,7 +218,7 @@ def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, m
 
 
 def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, model: Model) -> pd.DataFrame:
-    """Return all rows that may have been in the holdout of the release.
+    """Return all rows that were possibly in the holdout of the release.
 
     This function is used if the holdout cannot be identified, for example because the split has changed. The result is
     all rows of `unseen` from the days of the holdout. If the holdout has no days, the result is all rows of `unseen`
@@ -301,7 +305,7 @@ def judge(
 ) -> DeliveryDecay:
     """Decide whether the champion has decayed on a delivery, and return the reason and all measures.
 
-    `now` is the result of `answer_for` for the rows of the delivery, and `then` for the holdout rows of the release. If
+    `now` and `then` are results of `answer_for`: `now` for the delivery, `then` for the holdout of the release. If
     `then` is None, slices are not tested.
     """
     if release.value is None or release.holdout is None:
@@ -350,11 +354,10 @@ class _Confidences:
 
 
 def _confidences(rows: pd.DataFrame, params: Params, slices: int | None = None) -> _Confidences:
-    """Return the confidence levels for the whole delivery, or for each slice if `slices` slices are tested.
+    """Return the confidence levels for the whole delivery or, if `slices` slices are tested, for each slice.
 
-    `chance` is the probability of a false alarm in all tests together. Only the lower end of the interval of a loss can
-    raise an alarm, but the interval is two-sided. The confidence level of a loss is therefore 1 minus twice the
-    probability of a false alarm in its test.
+    Only the lower end of a loss's interval raises an alarm, but the interval is two-sided. The confidence level of a
+    loss is therefore 1 minus twice the probability of a false alarm in its test.
     """
     chance = 1 - params.decay.confidence
     of_loss = chance / 2 if slices is None else chance / 4 / slices
@@ -415,7 +418,7 @@ def _part(
     params: Params,
     judged: tuple[str, ...],
 ) -> Part:
-    """Return the loss and the biases on `rows`. Only the measures in `judged`, "loss" or "bias", get bounds."""
+    """Return the loss and the biases on `rows`. Only the measures that `judged` names get bounds."""
     loss = _mean(rows, LOSS)
     compared = _relative_to_release(loss, before, 1 + params.decay.margin) if before and loss.judgeable else loss
     biases, sizes = {}, {}
@@ -449,10 +452,10 @@ def _part(
 
 
 def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
-    """Return the current loss with the standard error of its difference from `times` times the loss at release.
+    """Return the current loss with the standard error of its difference from the loss at release times `times`.
 
-    If the holdout rows of the release are not available, the variance of the delivery's losses replaces the variance at
-    release.
+    If the holdout rows of the release are not available, the variance at release is estimated from the delivery's
+    losses.
     """
     if before.mean is not None and before.mean.judgeable:
         return relative_to(now, before.mean, times)
@@ -519,7 +522,7 @@ def _reason(whole: Part, slices: list[Part], mean: Mean, words: Wording, params:
 
 
 def _loss(part: Part, words: Wording) -> str:
-    """Return, for example, `rose by 39.5%, from $8,012 at release to $11,180, 95% interval [10,700, 11,700]`."""
+    """Describe the loss, such as `rose by 39.5%, from $8,012 at release to $11,180, 95% interval [10,700, 11,700]`."""
     past, value = part.loss.at_release, words.amount(part.loss.value)
     rise = _rise(part)
     change = (
@@ -531,7 +534,7 @@ def _loss(part: Part, words: Wording) -> str:
 
 
 def _ends(measure: Measure, amount: Callable[[float], str], order: int = 1) -> str:
-    """Return a text with a comma, the confidence level and the interval.
+    """Return the confidence level and the interval as text, after a comma.
 
     The order -1 reverses the ends of the interval.
     """
@@ -541,7 +544,7 @@ def _ends(measure: Measure, amount: Callable[[float], str], order: int = 1) -> s
 
 
 def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
-    """Return, for example, `answers are too low by $3,725 (4.8%), 98.75% interval [2,995, 4,478]`."""
+    """Describe a bias, such as `answers are too low by $3,725 (4.8%), 98.75% interval [2,995, 4,478]`."""
     regression = params.task.kind == "regression"
     sign, side = (1, "high") if bias.value >= 0 else (-1, "low")
     unit, scale = (params.task.unit, 1) if regression else ("points", 100)

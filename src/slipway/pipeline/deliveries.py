@@ -108,8 +108,8 @@ def read_deliveries(
 ) -> Iterator[Delivery]:
     """Read deliveries, and check each row against the model's schema.
 
-    Yield each delivery in parts that fit into memory. A delivery in the cache is not read again. If `paths` contains a
-    copy of a delivery, `where` is the name of the original in messages.
+    Yield each delivery in parts that fit into memory. A delivery in the cache is not read again. `where` replaces the
+    path in messages, for example if `paths` contains a copy of a delivery.
 
     Raises InputError if a delivery is empty, truncated or not UTF-8. Also raises InputError if its columns are wrong,
     or if a row is dated after `today`. A row with a future date is not quarantined, because the same row would be
@@ -252,7 +252,7 @@ def _has_zone(values: "pd.Series[Any]") -> bool:
 
 
 def _in_utc(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Convert times with a time zone to UTC without a zone, so that all stages compare times without a zone."""
+    """Convert times with a time zone to UTC and remove the zone, so that all stages compare times without a zone."""
     return times.dt.tz_convert("UTC").dt.tz_localize(None) if _has_zone(times) else times
 
 
@@ -284,7 +284,7 @@ def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], 
 
 
 def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
-    """Yield the faults of features with numbers that are too large for float32.
+    """Yield a fault for each number in a feature that is too large for float32.
 
     The model and the server would read such a number as infinite.
     """
@@ -358,7 +358,7 @@ def _range_in_words(min_value: Any, max_value: Any, *, include_min: bool = True,
 
 
 def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:
-    """Return the words for a length outside of the limits, such as `more than 2,000`."""
+    """Return the words for a length that is outside of the limits, such as `more than 2,000`."""
     if min_value is None:
         return f"more than {max_value:,}"
     return f"fewer than {min_value:,}" if max_value is None else f"fewer than {min_value:,} or more than {max_value:,}"

@@ -5,7 +5,7 @@ each row.
 
 No other module opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks` reads one
 delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal rows give
-equal chunks in every format, except that CSV columns are text, and Parquet columns have types.
+equal chunks in every format, except that CSV columns are always text.
 """
 
 import base64
@@ -73,11 +73,11 @@ BATCH_BYTES = 256_000_000
 class Chunk:
     """Some rows of a delivery, as they were delivered.
 
-    `table` has the delivered columns. All columns of a CSV file are text. `rows` contains the number of each row in the
-    delivery. The first data row is row 2 in every format, because row 1 is the header of a CSV file. If a delivery has
-    several parts, the numbers continue from part to part. `malformed` maps the number of a row that cannot be split
-    into columns to its fault and its line. `start` is the beginning of a CSV file, for messages about its header.
-    `images` contains the image files of the folder. The values of an image column are names of these files.
+    `table` has the delivered columns. `rows` contains the row numbers. The first data row is row 2 in every format,
+    because row 1 is the header of a CSV file. If a delivery has several parts, the numbers continue from part to part.
+    If a row cannot be split into columns, `malformed` maps its number to its fault and its line. `start` is the
+    beginning of a CSV file, for messages about its header. `images` contains the image files of the folder. The values
+    of an image column are names of these files.
     """
 
     table: pa.Table
@@ -124,7 +124,7 @@ class Found:
 
 
 def find_deliveries(folder: Path) -> Found:
-    """Return the deliveries in a folder. Raises InputError if the name of a file must be changed."""
+    """Return the deliveries in a folder. Raises InputError if a file's name is not allowed."""
     listing = list_deliveries(
         ((path.name, path.is_dir()) for path in folder.iterdir()), lambda name: f"{folder}/{name}"
     )
@@ -141,7 +141,7 @@ def find_deliveries(folder: Path) -> Found:
 def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
     """Yield a delivery in chunks that fit into memory, with at least one chunk for each part.
 
-    If `path` is a copy of the delivery, `where` is the name of the original in messages. Raises InputError if a file
+    `where` replaces `path` in messages, for example if `path` is a copy of the delivery. Raises InputError if a file
     cannot be read.
     """
     where = where or str(path)

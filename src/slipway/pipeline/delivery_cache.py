@@ -78,7 +78,7 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class _Part:
-    """The metadata of a cache file about one part of a delivery: its key, its columns and its row counts."""
+    """A cache file's metadata about one part of a delivery: its key, its columns and its row counts."""
 
     key: str
     rows: int
@@ -137,7 +137,7 @@ class _File:
     def checked_part(self, number: int, path: Path) -> CheckedPart:
         """Return the part at the index `number` in the file.
 
-        `path` is the delivery. Raises InputError if the file is damaged.
+        `path` is the path of the delivery. Raises InputError if the file is damaged.
         """
         part = self.parts[number]
         try:
@@ -217,8 +217,7 @@ class DeliveryCache:
     def missing(self, paths: Mapping[str, Path]) -> dict[str, Path]:
         """Return the deliveries that are not in the cache.
 
-        After this call, other processes may add the missing deliveries to the cache, and `read` also finds these
-        deliveries.
+        If other processes then add these deliveries to the cache, `read` finds them too.
         """
         if self._folder is None:
             return {}
@@ -241,7 +240,7 @@ class DeliveryCache:
     def add(self, key: str, part: CheckedPart, *, is_last: bool) -> None:
         """Add a part of a delivery to the cache.
 
-        Small deliveries are written together once they have `FILE_ROWS` rows.
+        Small deliveries are written together once they have `FILE_ROWS` rows in total.
         """
         if self._folder is None:
             return
@@ -336,7 +335,7 @@ def without_added(table: pa.Table) -> pa.Table:
 
 
 def _invalid_table(part: CheckedPart) -> pa.Table:
-    """Return the invalid rows of a part with their numbers and the list of their reasons."""
+    """Return the invalid rows of a part, each with its number and its reasons."""
     faults = part.faults.sort_values(ROW, kind="stable")
     reasons = pa.array(faults[REASON].to_numpy(object), pa.string())
     first = np.searchsorted(faults[ROW].to_numpy(), part.invalid.rows)

@@ -43,7 +43,7 @@ class _Variant:
     feature: str
     """The feature whose value was changed."""
     shows: str
-    """The description of the cause, which is right if model and graph agree on this variant of the row."""
+    """A description of the cause. It applies if model and graph agree on this variant of the row."""
     beside: bool = False
     """True if the changed value is a number that was moved by a few float32 steps."""
 
@@ -83,7 +83,7 @@ def find_cause(
 def _examined(
     training: Iterable[pd.DataFrame], holdout: Iterable[pd.DataFrame], differing: Positions, schema: Schema
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, set[str]]]:
-    """Return the rows that differ, a sample of all rows, and known categories.
+    """Return the rows with different predictions, a sample of all rows, and the known categories.
 
     The known categories of a feature are its values that occur in the differing rows and in the training rows.
     """
@@ -106,8 +106,8 @@ def _examined(
 def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
     """Yield the features that explain a difference, each with a weight and the cause.
 
-    The weight is the share of the tried values with which model and graph agree. A feature is not yielded if the
-    predictions differ only by rounding, because any tiny step makes them agree.
+    The weight is the share of the tried values for which model and graph agree. A feature is not yielded if the
+    predictions differ only by rounding: then any tiny step makes them agree.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(

@@ -57,8 +57,8 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     The processes or workers of `engine` score parts of the holdout.
 
     Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if the champion's
-    bundle is not the released bundle. Raises CheckFailed if the challenger was trained on any holdout row, or the
-    champion on all holdout rows.
+    bundle is not the released bundle. Raises CheckFailed if the challenger was trained on any holdout row, or if the
+    champion was trained on all of them.
     """
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
     if (released := Release.read(artifacts.RELEASE).champion) is not None:
@@ -124,7 +124,7 @@ def _read_training(columns: Sequence[str], schema: Schema, measure: Measure) -> 
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
-    """Raise CheckFailed unless champion/ has the released bundle, or is empty before the first release.
+    """Raise CheckFailed if champion/ differs from the released bundle, or is not empty before the first release.
 
     DVC accepts any content in champion/. Without this check, a person could empty champion/, and the gate would compare
     the challenger only with the naive baseline.
@@ -155,8 +155,8 @@ def check_no_leak(challenger: Bundle, holdout: pd.DataFrame) -> None:
 def leave_out_seen(champion: Bundle | None, holdout: pd.DataFrame) -> pd.DataFrame:
     """Return the holdout rows that the champion was not trained on.
 
-    The oldest holdout rows are training rows of the champion if `split.days` was increased after its training. Raises
-    CheckFailed if no row is left.
+    If `split.days` was increased after the champion's training, the oldest holdout rows are among its training rows.
+    Raises CheckFailed if no row is left.
     """
     if champion is None:
         return holdout

@@ -1,4 +1,4 @@
-"""Export a fitted estimator to an ONNX graph with its preprocessing, and compare the predictions of both."""
+"""Export a fitted estimator with its preprocessing to an ONNX graph, and compare the predictions of both."""
 
 import copy
 import inspect
@@ -157,10 +157,10 @@ def _predict_checked(fitted: Any, rows: pd.DataFrame, schema: Schema) -> NDArray
 
 
 def _first_differing_step(fitted: Any, schema: Schema, training: Iterable[pd.DataFrame], tolerance: float) -> str:
-    """Return the name of the first pipeline step whose output differs in the graph, or "" if no output differs.
+    """Return the name of the first pipeline step whose output differs from the graph's, or "" if no output differs.
 
-    If this step is a ColumnTransformer, the name of the step inside it is added. Only the first part of the training
-    rows is used.
+    If this step is a ColumnTransformer, the name of the differing step inside it is added. Only the first part of the
+    training rows is used.
     """
     if not isinstance(fitted, Pipeline):
         return ""
@@ -250,8 +250,8 @@ def _require_no_locale(model: onnx.ModelProto) -> None:
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
     """Return a copy of the estimator whose column transformers select columns by position.
 
-    Names cannot be used, because the graph has two input tensors for all columns, and columns of tensors have no names.
-    One tensor for each column would be several times slower.
+    Column names cannot be used, because the graph has two input tensors for all columns, and columns of tensors have no
+    names. A graph with one tensor for each column would be several times slower.
     """
     fitted = copy.deepcopy(fitted)
     steps = [step for _, step in getattr(fitted, "steps", [("", fitted)])]

@@ -125,7 +125,7 @@ def _sklearn_tree(tree: Any, value: NDArray[np.float64]) -> Tree:
 def _histogram_boosting(fitted: Any) -> Ensemble:
     """Read a histogram-based boosting model.
 
-    The trees of this model number the categorical features first, and then all other features.
+    In its trees, the categorical features have the lowest indices.
     """
     start = np.asarray(fitted._baseline_prediction).ravel()
     if hasattr(fitted, "classes_"):
@@ -214,7 +214,7 @@ def _lightgbm_threshold(threshold: float) -> float:
 
 
 def _lightgbm_missing_left(node: Mapping[str, Any], threshold: float) -> bool:
-    """Return True if a missing value goes left. LightGBM treats it as 0 if no training row had a missing value."""
+    """Return True if a missing value goes left. LightGBM treats a missing value as 0 if no training row had one."""
     return bool(node.get("default_left")) if node.get("missing_type") == "NaN" else threshold >= 0
 
 

@@ -55,7 +55,7 @@ def run(params: Params, look: int = 1) -> Verdict:
 
 
 def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params: Params, look: int = 1) -> Verdict:
-    """Return the verdict on the challenger, which is model number `look` on this holdout.
+    """Return the verdict on the challenger, which is the `look`-th model compared on this holdout.
 
     `scores` has one row for each holdout row. The columns of `scores` are the losses
     `{champion,challenger,baseline}_loss`, the predictions `{champion,challenger}_0`, …, and one column of labels for
@@ -211,9 +211,9 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
     """Compare the largest difference between two slices of a column with its limit.
 
-    A limit applies to the challenger's loss, as a share of its loss on all rows, or to a rate of its answers. Slices
-    with fewer than `slices.minimum_rows` rows are left out. Raises InputError if a column is not sliced, or if a rate
-    has a limit and the task does not have two classes.
+    A limit applies to a difference between rates, or to a difference between losses as a share of the loss on all rows.
+    Slices with fewer than `slices.minimum_rows` rows are left out. Raises InputError if a column is not sliced, or if a
+    rate has a limit and the task does not have two classes.
     """
     verdicts = []
     for column, limits in rules.slices.maximum_difference.items():
@@ -252,7 +252,7 @@ def _losses_by_slice(scores: pd.DataFrame, column: str, rules: Gate, loss: str) 
 
 
 def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -> dict[str, float]:
-    """Return for each slice with enough rows the share of rows for which the challenger chooses the second class.
+    """Return, for each slice with enough rows, in what share of its rows the challenger chooses the second class.
 
     A true positive rate or a false positive rate uses only the rows of one class (Hardt, Price and Srebro 2016).
     """
@@ -274,8 +274,8 @@ def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -
 def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate, loss: str = "") -> tuple[SliceVerdict, ...]:
     """Compare the models on each slice. Return the verdicts on the slices, with the worst slice first.
 
-    A slice regresses if its loss certainly rises by more than the share `slices.margin` of the champion's loss: the
-    whole interval of the gain is below minus this amount.
+    A slice regresses if the whole interval of its gain is below minus `slices.margin` times the champion's loss on the
+    slice.
     """
     # Selecting rows copies every column, so only the columns that `mean_by_block` needs are kept.
     blocks = scores[[column for column in (TIME, GROUP, WEIGHT) if column in scores]]

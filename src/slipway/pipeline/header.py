@@ -37,7 +37,7 @@ class Columns:
 def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
     """Return the unknown columns, which are ignored, and the nullable columns that are missing.
 
-    Raises InputError if the columns do not fit the schema. The message contains the cause if a known cause applies.
+    Raises InputError if the columns do not fit the schema. If a known cause applies, the message contains it.
     """
     is_key_list = isinstance(model, KeyModel)
     delivered, expected = list(chunk.table.column_names), list(model.SCHEMA.columns)
@@ -61,7 +61,7 @@ def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
 
 
 def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
-    """Return the reason why no row of a CSV file can be read, to insert into a sentence."""
+    """Return the end of a sentence: the reason why no row of a CSV file can be read, or ""."""
     if not malformed:
         return ""
     faults = {fault for fault, _ in malformed.values()}
@@ -85,7 +85,7 @@ def _causes(
 
 
 def _causes_of_refusal(chunk: Chunk, model: Model, unknown: Sequence[str], missing: Sequence[str]) -> Iterator[str]:
-    """Yield the possible causes of a refused header, each with the fix."""
+    """Yield the possible causes of a header that was refused, each with the fix."""
     delivered, expected, lines = chunk.table.column_names, [*model.SCHEMA.columns], chunk.start.splitlines()
     first = lines[0] if lines else ""
     yield from (words for start, words in NOT_CSV.items() if first.startswith(start))

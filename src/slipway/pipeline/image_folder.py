@@ -35,7 +35,7 @@ class ImageFolder:
         """Return the content of the image file `name`.
 
         Raises NotAnImage if the file does not exist or has more than `limit` bytes. The message does not quote the
-        name, because reasons are published.
+        name, because the reasons for rejected rows are published.
         """
         size = self.sizes.get(name)
         if size is None:
@@ -70,7 +70,7 @@ def find_images(folder: Path, where: str) -> ImageFolder | None:
 
 
 def has_only_images(folder: Path) -> bool:
-    """Return whether a folder contains images, but no other files and no links to folders. Hidden files are ignored."""
+    """Return whether a folder contains images, and no other files or links to folders. Hidden files are ignored."""
     found = [path for path in folder.rglob("*") if not path.name.startswith(HIDDEN)]
     others = [path for path in found if path.is_symlink() and path.is_dir()]
     others += [path for path in found if path.is_file() and not is_image(path.name)]

@@ -39,7 +39,7 @@ class ScoredFeatures:
 
 
 class Missing:
-    """The number of rows in each delivery, and the number of these rows in which each column is missing."""
+    """The number of rows in each delivery, and how many of them have no value in each column."""
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
@@ -66,7 +66,7 @@ class Missing:
         return max(self._rows) if len(self._rows) > 1 else None
 
     def share(self, column: str, *, newest: bool) -> float:
-        """Return the share of rows in which a column is missing: in the newest delivery, or in all other deliveries."""
+        """Return the share of rows without a value in a column: in the newest delivery, or in all others."""
         names = [name for name in self._rows if (name == self.newest) == newest]
         return float(sum(int(self._missing[name][column]) for name in names) / sum(self._rows[name] for name in names))
 

@@ -97,8 +97,8 @@ class Measure:
         `truth` contains the target of all training rows, and `weights` their weights. If src/model computes the loss,
         several constants are tried on a sample of the training rows. `sample` contains the target of this sample,
         `sample_weights` its weights, and `rows` its frame for `losses`. For a regression, the mean and quantiles of the
-        target are tried. For a classification, the shares of the classes are tried, and the probability 1 for each
-        class.
+        target are tried. For a classification, the shares of the classes are tried, and for each class the probability
+        1.
         """
         if self.own is None:
             return naive_prediction(self.task.loss, self.task.kind, truth, classes, weights)
@@ -117,7 +117,7 @@ class Measure:
 
     @property
     def stand_in(self) -> "Measure":
-        """The loss for checks of a single feature.
+        """The loss for checks that read only one feature.
 
         This loss replaces a loss from src/model, because `loss` may need all columns of the rows.
         """
@@ -130,7 +130,8 @@ class Measure:
 def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measure:
     """Return the loss that params.yaml sets.
 
-    Raises InputError if src/model lacks `loss`, if `task.cost` lacks a cost, or if `task.weight` is not a weight.
+    Raises InputError if src/model lacks `loss`, if `task.cost` lacks a cost, or if `task.weight` does not name a weight
+    column.
     """
     if task.weight is not None:
         check_weight(task.weight, model)
@@ -230,7 +231,7 @@ def cost_of_answers(
 
 
 def ideal_threshold(costs: Sequence[Sequence[float]]) -> float | None:
-    """Return the best threshold for correct probabilities of two classes (Elkan 2001). Return None for more classes."""
+    """Return the best threshold if both probabilities are correct (Elkan 2001), or None for more than two classes."""
     if len(costs) != 2:
         return None
     false_alarm, missed = costs[0][1] - costs[0][0], costs[1][0] - costs[1][1]
@@ -244,9 +245,9 @@ def best_threshold(
 
     The second class is predicted above the threshold.
 
-    Candidates are the midpoints between neighbouring probabilities, one value below all probabilities, and one value
-    above. If several candidates have the same cost, the candidate nearest to `ideal_threshold` is chosen. The result is
-    a float32 number, like the probabilities.
+    Candidates are the midpoints between neighbouring probabilities, one value below all probabilities, and one above
+    all. If several candidates have the same cost, the candidate nearest to `ideal_threshold` is chosen. The result is a
+    float32 number, like the probabilities.
     """
     ideal = float(ideal_threshold(costs) or 0.5)
     order = np.argsort(probabilities[:, 1], kind="stable")

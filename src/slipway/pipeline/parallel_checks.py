@@ -20,7 +20,7 @@ TASK_BYTES = 8 * 1024 * 1024
 def check_in_parallel(
     paths: Mapping[str, Path], rules: Validate, today: date, cache: DeliveryCache, folder: Path, engine: Engine
 ) -> None:
-    """Check the deliveries that are not in the cache, and add the results. `folder` is the folder of the cache.
+    """Check the deliveries that are not in the cache, and add the results to it. `folder` is the folder of the cache.
 
     If a delivery raises InputError, it is not added. The process that reads the cache checks this delivery again, and
     raises the error.

@@ -1,4 +1,4 @@
-"""Convert preprocessing steps of scikit-learn to ONNX nodes, where skl2onnx fails or loses an option."""
+"""Convert those preprocessing steps of scikit-learn to ONNX nodes for which skl2onnx fails or ignores an option."""
 
 import warnings
 
@@ -86,7 +86,7 @@ def encode_by_table(fitted: OneHotEncoder | OrdinalEncoder, graph: GraphBuilder,
 
 
 def calculate(fitted: FunctionTransformer, graph: GraphBuilder, values: str, dtype: str) -> str:
-    """Add nodes that compute a function of numpy in float64. Return the name of the result, of type `dtype`."""
+    """Add nodes that compute a FunctionTransformer in float64. Return the name of the result, whose type is `dtype`."""
     operators = FUNCTIONS.get(fitted.func)
     if operators is None or fitted.kw_args:
         known = ", ".join(f"numpy.{each.__name__}" for each in FUNCTIONS)

@@ -35,7 +35,7 @@ def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
 
     The bundle publishes these values.
 
-    If `minimum` is 1, no column is refused, because a value of a single row may be published.
+    If `minimum` is 1, no column is refused, because values of single rows are then allowed in the bundle.
     """
     if minimum == 1:
         return
@@ -59,8 +59,8 @@ def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
 def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int) -> None:
     """Raise InputError if the vocabulary of a vectorizer has tokens that occur in fewer than `minimum` training rows.
 
-    The vocabulary is part of the model's graph. A rare token may be a name, a number or a password. A vocabulary that
-    the model's code lists is not checked.
+    The vocabulary is part of the model's graph. A rare token is sometimes a name, a number or a password. A vocabulary
+    is not checked if the model's code lists it.
     """
     for vectorizer in _vectorizers(fitted, set()):
         if vectorizer.fixed_vocabulary_:
@@ -98,7 +98,7 @@ def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:
 
 
 def least_rows(column: Column, model: Model, minimum: int) -> int:
-    """Return the number of training rows that must have a category value before this value is published."""
+    """Return in how many training rows a category value must occur before it is published."""
     return 1 if column.values or kind_of(model.SCHEMA.columns[column.name]) == "category" else minimum
 
 

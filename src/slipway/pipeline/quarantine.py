@@ -65,7 +65,7 @@ class Quarantine:
             stream.write_table(rows)
 
     def _read(self) -> Iterator[pd.DataFrame]:
-        """Yield all rows in at least one part. All parts have the same columns."""
+        """Yield all rows, in one or more parts with the same columns."""
         if not self._schemas:
             yield pd.DataFrame(columns=[DELIVERY, ROW, REASON, *self._model.SCHEMA.columns])
             return

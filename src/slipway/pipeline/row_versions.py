@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 class Versions:
     """The ids whose earlier rows are replaced or deleted.
 
-    Each id is stored with the number of the first row that may be its newest version.
+    Each id is stored with a row number. The rows of the id before this number are replaced or deleted.
     """
 
     def __init__(self) -> None:
@@ -21,13 +21,13 @@ class Versions:
         self._starts: list[NDArray[np.int64]] = []
 
     def add(self, ids: Ids, start: int) -> None:
-        """Add ids whose rows with numbers less than `start` are replaced or deleted."""
+        """Add ids whose rows before the row number `start` are replaced or deleted."""
         if len(ids):
             self._ids.append(ids)
             self._starts.append(np.full(len(ids), start))
 
     def newest(self) -> "NewestVersions":
-        """Return the sorted ids, each with the number that was added last."""
+        """Return the sorted ids, each with the row number that was added last."""
         if not self._ids:
             return NewestVersions(NO_IDS, np.array([], dtype=np.int64))
         ids, starts = np.concatenate(self._ids), np.concatenate(self._starts)
@@ -39,7 +39,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class NewestVersions:
-    """Sorted ids, and the number of the first row that may be the newest version of each id."""
+    """Sorted ids, each with a row number before which its rows are replaced or deleted."""
 
     ids: Ids
     starts: NDArray[np.int64]

@@ -44,10 +44,10 @@ class IdFilter:
 class SeenIds:
     """A growing set of row ids. Each id has an owner, which is the number of its delivery.
 
-    The ids are kept in sorted arrays. If a new array is more than half as long as the array before it, the two arrays
-    are merged. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average. A search
-    in a large array is slow, because each step reads a distant part of memory. A filter therefore first finds the ids
-    that are certainly new.
+    The ids are kept in sorted arrays. A new array is merged with the previous array if it is longer than half of that
+    array. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average. A search in a
+    large array is slow, because each step reads a distant part of memory. A filter therefore first finds the ids that
+    are certainly new.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class SeenIds:
     def remove(self, ids: Ids) -> None:
         """Remove ids from the set.
 
-        The removed ids keep their places in the arrays, because moving all other ids takes longer.
+        The removed ids keep their places in the arrays, because moving all other ids would be slow.
         """
         self._replace(ids, NEW)
         self._has_removed = True
@@ -98,12 +98,12 @@ class SeenIds:
                 self._filter.add(array[start : start + BLOCK_IDS])
 
     def _to_search(self, ids: Ids) -> NDArray[np.intp]:
-        """Return the positions of the ids that may be in the set, ordered by id. A search for sorted ids is faster."""
+        """Return the positions of the ids that are possibly in the set. They are ordered by id for a faster search."""
         searched = np.flatnonzero(self._filter.may_have(ids))
         return searched[np.argsort(ids[searched])]
 
     def _replace(self, ids: Ids, owner: int) -> NDArray[np.bool_]:
-        """Change the owner of those `ids` that are in the arrays. Return a mask of these ids."""
+        """Change the owner of the `ids` that are already in the arrays. Return a mask of these ids."""
         known = np.zeros(len(ids), dtype=np.bool_)
         searched = self._to_search(ids)
         for array, owners in self._arrays:

@@ -67,7 +67,7 @@ class SeenRows:
         return delivery if is_new.all() else replace(delivery, replaced=ids[~is_new])
 
     def _delete(self, keys: Delivery) -> Delivery:
-        """Remove the ids of a list of keys, so that a later delivery may contain these keys again."""
+        """Remove the ids of a list of keys, so that these keys are valid again in later deliveries."""
         ids = np.unique(keys.table.column(ROW_ID).to_numpy())
         known = self._ids.owners(ids) != NEW
         repeated = np.isin(ids, np.concatenate([NO_IDS, *self._deleted]))

@@ -1,9 +1,9 @@
 """Compute a feature's predictive power score: the share of the loss that this feature alone removes.
 
 A small tree that reads only this feature is fitted on training rows and evaluated on holdout rows. Each leaf predicts
-the best constant for its training rows, as the naive baseline does for all training rows. The score is the share of the
-baseline's loss that the tree removes. The score is 0 for a useless feature, and 1 for a feature that determines the
-target. See Wetschoreck, Krabel and Krishnamurthy, 8080labs/ppscore, 2020.
+the best constant for its training rows, as the naive baseline does for all training rows. The score is 0 for a useless
+feature, and 1 for a feature that determines the target. See Wetschoreck, Krabel and Krishnamurthy, 8080labs/ppscore,
+2020.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Sample:
 
 
 def step_of(rows: int, most: int) -> int:
-    """Return the smallest step `n` such that every `n`-th of `rows` rows gives at most `most` rows."""
+    """Return the smallest `n` for which taking every `n`-th of `rows` rows gives at most `most` rows."""
     return -(-rows // most) or 1
 
 

@@ -27,7 +27,7 @@ def columns_of(rules: Collection[str], known: Collection[str]) -> set[str]:
 
 
 def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model | None = None) -> pd.DataFrame:
-    """Return the labels of each row's slices, with one column for each rule. The column has the name of the rule.
+    """Return the labels of each row's slices, with one column for each rule. Each column has the name of its rule.
 
     The name of a rule is a column or a pair of columns. The rule is "values", for one slice per value, or a list of the
     inner edges of bins. A bin includes its lower edge. Labels are published, so a text is sliced by its length, a

@@ -1,8 +1,8 @@
-"""Sort the accepted rows of all deliveries, which may be more than fit into memory.
+"""Sort the accepted rows of all deliveries, even if they do not fit into memory.
 
-The rows are first written to one file. Bounds from a sample of times and ids divide these rows into several files. All
-rows of a file sort before all rows of the next file, so each file is sorted in memory on its own. No step has all rows
-or all ids in memory.
+The rows are first written to one file. They are then divided into several files, with bounds from a sample of times and
+ids. All rows of a file sort before all rows of the next file, so each file is sorted in memory on its own. No step has
+all rows or all ids in memory.
 """
 
 from collections import Counter
@@ -71,7 +71,7 @@ class _Order:
         return _Order(self.ids[places], None if self.times is None else self.times[places])
 
     def sort(self) -> NDArray[np.int64]:
-        """Return the positions that sort the rows. Versions of the same row keep their order."""
+        """Return the positions of the rows in sorted order. Versions of the same row keep their order."""
         return np.argsort(self.ids, kind="stable") if self.times is None else np.lexsort((self.ids, self.times))
 
     def cuts(self, bounds: "_Order") -> list[int]:
@@ -157,7 +157,7 @@ class SortedRows:
         self._writer.write_table(rows)
 
     def _bounds(self) -> _Order:
-        """Return the lower bound of each file except the first file, in order."""
+        """Return the lower bound of each file except the first, in ascending order."""
         sample = _Order.joined(self._sample)
         self._sample = []
         files = _number_of_files(self._rows)
@@ -192,7 +192,7 @@ class SortedRows:
 class _Files:
     """Temporary files that divide sorted rows at bounds.
 
-    A file starts with the bound of the file before it, and ends before its own bound.
+    Each file contains the rows from the previous file's bound up to the row before its own bound.
     """
 
     def __init__(self, folder: Path, name: str, bounds: _Order, schema: pa.Schema) -> None:

@@ -42,7 +42,7 @@ def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
 
     The masks depend on `split.by`. With `time`, the newest `days` days are held out, and the `gap_days` days before
     them are not used. With `key`, the hash of a row's key decides whether the row is held out. With `group`, the hash
-    of its group decides, so a group is never divided. With `key` and `group`, a row stays on its side of the split when
+    of its group decides, so a group is never divided. With `key` or `group`, a row stays on its side of the split when
     data is added. With `time_and_group`, the newest days of some groups are held out. The older days of all other
     groups are training rows, and no other rows are used.
     """
@@ -58,7 +58,7 @@ def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
 
 
 def by_hash(rows: pd.DataFrame, split: Split) -> Mask:
-    """Return the mask of the rows that the hash of their key or group holds out, regardless of their time.
+    """Return the mask of the rows that are held out by the hash of their key or group, regardless of their time.
 
     If `split.by` is `time`, the mask includes all rows.
     """

@@ -29,7 +29,7 @@ class _Feature:
     alone: float
     share: float
     before: float | None
-    """The feature's share of the importance in the champion. None if no champion reads the feature."""
+    """The feature's share of the importance in the champion. None if the champion does not read the feature."""
     has_champion: bool
     scored: FeatureScore
 
@@ -129,7 +129,7 @@ def _implausible(features: Sequence[_Feature], rules: Suspicious, evaluation: Ev
 
     More rows or better settings can also halve the loss, but they do not make a new feature important. A leak can also
     be in the content of a text, a vector or an image, which the score `alone` does not measure. Such a feature is a
-    possible cause if it has most of the importance and the champion has learned from it.
+    possible cause if it has most of the importance and also lowers the champion's loss.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     if champion is None or challenger.loss >= (1 - rules.improvement) * champion.loss:

@@ -82,7 +82,7 @@ def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
 
 
 def unenforced_checks(model: Model) -> list[str]:
-    """Return a sentence for each check on a feature that validation makes but the server cannot make."""
+    """Return one sentence for each check that validation makes on a feature but the server cannot make."""
     return [
         f"{name}: the server does not check {check.error or check.name}"
         for name in model.FEATURES
@@ -106,7 +106,7 @@ def _is_number(declared: SchemaColumn) -> bool:
 
 
 def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
-    """Return one number for each value: the number, a text's length, a vector's norm, or an image's mean brightness.
+    """Return one number per value: a number itself, a text's length, a vector's norm, or an image's mean brightness.
 
     `values` is a column of the result of `features`. A missing value is NaN. Drift is computed from these numbers, not
     from the content of a text, a vector or an image.
@@ -121,7 +121,7 @@ def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
 
 
 def measured_rows(rows: "pd.Series[Any]", declared: SchemaColumn) -> "pd.Series[float]":
-    """Return the number from `measured` for each validated value of a text, vector or image column."""
+    """Return for each validated text, vector or image the number that `measured` returns."""
     column = _column(str(rows.name), declared)
     return pd.Series(measured(_values(rows, column)).astype("float64"), index=rows.index)
 
@@ -152,7 +152,7 @@ def _column(name: str, declared: SchemaColumn) -> Column:
 def _allowed(checks: Sequence[Check]) -> tuple[str, ...] | None:
     """Return the values that all `isin` checks allow, or None if there is no such check.
 
-    Sets are sorted, because their order varies.
+    Sets are sorted, because the order of a set varies.
     """
     lists = [check.statistics["allowed_values"] for check in checks if check.name == "isin"]
     if not lists:
@@ -169,7 +169,7 @@ def _allowed_numbers(checks: Sequence[Check]) -> tuple[float, ...] | None:
 
 
 def _lengths(checks: Sequence[Check]) -> tuple[Any, Any]:
-    """Return the smallest and the largest length of a text."""
+    """Return the smallest and the largest length of a text that all checks allow."""
     bounds = {key: value for check in checks for key, value in (check.statistics or {}).items()}
     return bounds.get("min_value"), bounds.get("max_value")
 

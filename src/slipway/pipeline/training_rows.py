@@ -42,16 +42,16 @@ class Rows(Protocol):
         """Yield the features, in parts that fit into memory."""
 
     def parts(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """Yield at least the features in `names`, in parts that fit into memory."""
+        """Yield the features in `names`, and possibly other features, in parts that fit into memory."""
 
     def column(self, name: str) -> "pd.Series[Any]":
         """Return one column of the file, with the values that validation wrote."""
 
     def at(self, positions: Positions, names: Sequence[str]) -> pd.DataFrame:
-        """Return columns of the rows at `positions`, in this order, with the values that validation wrote."""
+        """Return the columns `names` of the rows at `positions`, in this order, as validation wrote them."""
 
     def only(self, chosen: Mask) -> "Rows":
-        """Return the rows in the mask `chosen`."""
+        """Return the rows that the mask `chosen` selects."""
 
 
 class InMemory:

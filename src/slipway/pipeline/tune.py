@@ -123,7 +123,7 @@ def run(params: Params, engine: Engine, announce: Callable[[int, Trial], None]) 
 
 
 def with_settings(params: Params, settings: Mapping[str, Any]) -> Params:
-    """Return the parameters with other values in `train.settings`. A nested setting has a name such as `a.b`."""
+    """Return the parameters with new values in `train.settings`. A nested setting has a name such as `a.b`."""
     changed = params.model_copy(deep=True)
     for name, value in settings.items():
         place, last = _place(changed, name)

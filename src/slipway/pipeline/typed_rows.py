@@ -73,7 +73,7 @@ class Batch:
         """For each chunk, the position in the batch after its last row."""
 
     def image_readers(self, limit: int) -> Iterator[Callable[[str], bytes]]:
-        """Yield for each row a function that returns the image of a text, which is a file name or base64.
+        """Yield, for each row, a function that reads the image from a text, which is a file name or base64.
 
         `limit` is the maximum size of an image file in bytes.
         """
@@ -120,7 +120,7 @@ def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def type_in_words(dtype: DataType) -> str:
-    """Return the words for a value of the type in messages, such as `a number`."""
+    """Return the words that messages use for a value of the type, such as `a number`."""
     if is_float(dtype):
         return "a number"
     if is_int(dtype):
@@ -135,7 +135,7 @@ def type_in_words(dtype: DataType) -> str:
 
 
 def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors or images in a column, and the faulty rows by fault. Missing and faulty values become None."""
+    """Return the vectors or images in a column, and a row mask for each fault. Missing and faulty ones become None."""
     if name not in batch.table.column_names:
         return pd.Series(objects([None] * len(batch.table))), {}
     values = _plain(batch.table.column(name))
@@ -285,14 +285,14 @@ def _read_iso_8601(texts: "pd.Series[str]", dtype: DataType) -> "pd.Series[Any]"
 
 
 def _within_range(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Remove times that nanoseconds cannot represent. pandas would raise an error for the whole column."""
+    """Remove times that do not fit into 64-bit nanoseconds. For them, pandas would reject the whole column."""
     zone = times.dt.tz
     first, last = (each.tz_localize(zone) for each in (pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")))
     return times.where(times.between(first, last))
 
 
 def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
-    """Return the positions of the texts that cannot be converted."""
+    """Return the positions of the texts that cannot be converted to dates."""
     if _has_no_format(dtype):
         return texts.index[texts.notna().to_numpy() & _read_iso_8601(texts, dtype).isna().to_numpy()]
     try:
@@ -373,7 +373,7 @@ def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:
 def _is_faithful(text: str) -> bool:
     """Return True if the conversion to float loses nothing.
 
-    The text must be the exact value of its float, its shortest form, or its form with 17 digits.
+    The text must be the float's exact value, its shortest form, or its form with 17 digits.
     """
     number = float(text)
     return Decimal(text) in (Decimal(number), Decimal(repr(number)), Decimal(f"{number:.17g}"))

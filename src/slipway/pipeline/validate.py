@@ -77,8 +77,8 @@ def check_deliveries(
 ) -> Iterator[Delivery]:
     """Yield the deliveries in parts, ordered by name.
 
-    Check each row against the schema and against all earlier deliveries. `checked` is the folder of the cache of
-    checked deliveries.
+    Check each row against the schema and against all earlier deliveries. `checked` is the folder in which checked
+    deliveries are cached.
     """
     return _check(find(folder, model).deliveries, model, rules, today, DeliveryCache(model, checked, rules))
 

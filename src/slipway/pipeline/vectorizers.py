@@ -167,7 +167,7 @@ def _drop(graph: GraphBuilder, tokens: str, words: Sequence[str]) -> str:
 
 
 def _vocabulary(vocabulary: dict[str, int], shortest: int, longest: int) -> dict[str, Any]:
-    """Return the attributes of TfIdfVectorizer: all n-grams, ordered by their number of tokens."""
+    """Return the attributes of the ONNX operator TfIdfVectorizer: all n-grams, ordered by their number of tokens."""
     by_length: dict[int, list[tuple[list[str], int]]] = {length: [] for length in range(1, longest + 1)}
     for gram, place in sorted(vocabulary.items(), key=lambda each: each[1]):
         tokens = gram.split(" ") if longest > 1 else [gram]

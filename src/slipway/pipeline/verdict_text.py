@@ -34,7 +34,7 @@ class Wording:
         return with_unit(value, self.task.unit_of_loss)
 
     def change(self, comparison: Comparison, reference_loss: float) -> str:
-        """Return, for example, `falls by $822 (6.9%), 95% interval [353, 1,315]`."""
+        """Describe the change of the loss, such as `falls by $822 (6.9%), 95% interval [353, 1,315]`."""
         low, high = comparison.interval or (math.nan, math.nan)
         verb, ends = ("falls", (low, high)) if comparison.difference >= 0 else ("rises", (-high, -low))
         share = f" ({abs(comparison.difference) / reference_loss:.1%})" if reference_loss else ""
@@ -78,7 +78,10 @@ class Wording:
         )
 
     def counted(self, mean: Comparison | Mean) -> str:
-        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or "" if rows are independent."""
+        """Return words about the number of independent rows, or "" if rows are independent.
+
+        Example: `; 25,232 flights in 14 days count like 1,900 independent ones`.
+        """
         blocks = _blocks(mean)
         if not blocks or mean.effective_rows >= INDEPENDENT * mean.rows:
             return ""
@@ -89,7 +92,7 @@ class Wording:
         return f"{self.rows} are too few to judge; gate.minimum_rows asks for {minimum:,}"
 
     def too_few_blocks(self, mean: Comparison | Mean) -> str:
-        """Return, for example, `700 flights come from 7 days, too few to judge; 10 are needed`."""
+        """Explain why there is no interval, such as `700 flights come from 7 days, too few to judge; 10 are needed`."""
         few = min(count for count in (mean.days, mean.groups, mean.rows) if count is not None)
         like, needed = "", MINIMUM_PARTS
         if few >= MINIMUM_PARTS:
@@ -99,7 +102,7 @@ class Wording:
     def hold_out_more(self, comparison: Comparison) -> str:
         """Return the settings to raise for a larger holdout.
 
-        Return "" if holdout rows are left out, because one of these settings was raised recently.
+        If holdout rows are left out, return "": then one of these settings was raised recently.
         """
         if self.holdout.left_out:
             return ""
@@ -121,7 +124,7 @@ class Wording:
         return f"; {count}{remedy if held else ''}"
 
     def looks(self, look: int) -> str:
-        """Return words about the earlier models that were compared on this holdout, or "" for the first model."""
+        """Return words about the models that were compared on this holdout before, or "" for the first model."""
         if look == 1:
             return ""
         others = "another model was" if look == 2 else f"{look - 1:,} other models were"

@@ -30,7 +30,7 @@ deliveries.
 
 
 class BadPart(Exception):
-    """No row of a part can be scored. The message is a complete sentence."""
+    """An error that prevents the scoring of a whole part. The message is a complete sentence."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _values(array: pa.Array, column: Column) -> list[Any]:
 def _from_json(text: str | None) -> Any:
     """Decode a vector that is stored as a JSON array in a CSV field.
 
-    Return text that is not JSON unchanged, so that the record check rejects it.
+    If the text is not JSON, return it unchanged, so that the record check rejects it.
     """
     try:
         return msgspec.json.decode(text or "null")
@@ -133,7 +133,7 @@ def _as_base64(value: Any) -> Any:
 
 
 def _numbers(array: pa.Array) -> list[Any]:
-    """Convert numbers, or texts that contain numbers.
+    """Convert numbers, and texts that contain numbers, to floats.
 
     Other values stay unchanged, so that the record check rejects them.
     """
@@ -166,5 +166,5 @@ def _dates(array: pa.Array) -> list[Any]:
 
 
 def _listed(numbers: pa.Array) -> list[Any]:
-    """Convert an Arrow array to a list. NumPy converts it faster, but works only if no value is missing."""
+    """Convert an Arrow array to a list: with NumPy, which is faster than Arrow, if no value is missing."""
     return numbers.to_pylist() if numbers.null_count else numbers.to_numpy().tolist()  # type: ignore[no-any-return]

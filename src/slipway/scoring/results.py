@@ -40,7 +40,7 @@ class PartResult(_Plain):
 
 
 class Drifted(_Plain):
-    """The drift of a feature or prediction: the population stability index (PSI) from training rows to scored rows."""
+    """The drift of a feature or prediction: the population stability index (PSI) between training and scored rows."""
 
     name: str
     kind: Literal["feature", "date", "prediction"]
@@ -52,7 +52,8 @@ class Drifted(_Plain):
 class Summary(_Plain):
     """The summary of a run over all parts.
 
-    `drift` is sorted by PSI, with the largest first. Dates are at the end, because new rows always have new dates.
+    `drift` is sorted by PSI, with the largest first. Date features are at the end, because new rows always have new
+    dates.
     """
 
     bundle: str

@@ -85,7 +85,7 @@ def _check_names(schema: Schema, keep: tuple[str, ...]) -> None:
 
 
 def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) -> PartResult | None:
-    """Return the manifest of a part if its results are complete and from this bundle and input, otherwise None."""
+    """Return the manifest of a part if its results are complete and belong to this bundle and input, otherwise None."""
     content = output.read(_manifest(part))
     try:
         result = PartResult.model_validate_json(content or b"")
@@ -159,7 +159,7 @@ def _score_part(
 def _write_rows(
     model: ServedModel, path: Path, name: str, keep: tuple[str, ...], answers: Path, quarantine: Path
 ) -> tuple[int, int]:
-    """Write the results for each row of a part. Return the number of rows and the number of answered rows."""
+    """Write the results for each row of a part. Return the number of rows and the number of rows with an answer."""
     rows = answered = 0
     blocks = read_part(path, name, model.schema, keep)
     first = next(blocks)

@@ -36,7 +36,7 @@ def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
-    """Return one number for each vector or image, to count it in a bin.
+    """Return one number for each vector or image, which determines its bin.
 
     For vectors [rows, length], the number is the norm, or NaN if the vector is missing. For images [rows, height,
     width, channels], the number is the mean brightness.
@@ -55,7 +55,7 @@ def finite_numbers(values: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def count_numbers(values: NDArray[np.floating], edges: ArrayLike) -> NDArray[np.int64]:
-    """Count the values in each bin. A bin includes its upper edge. The last bin has no upper edge."""
+    """Return the number of values in each bin. A bin includes its upper edge. The last bin has no upper edge."""
     values = np.ascontiguousarray(values)
     # There are few edges, so comparing all values with each edge is twice as fast as a binary search.
     up_to = [0, *[np.count_nonzero(values <= edge) for edge in np.asarray(edges)], len(values)]
@@ -79,7 +79,7 @@ def category_rows(reference: FeatureReference) -> dict[str, int]:
 def series(reference: FeatureReference) -> int:
     """Return an upper bound for the number of time series in /metrics for a feature or an output.
 
-    Each bin has one series for requests and one for training rows. Missing values also have two series, and a feature
+    Each bin has one series for requests and one for training rows. Missing values also have these two series. A feature
     with numbers also has a count and a sum.
     """
     if reference.edges is None:
@@ -112,7 +112,7 @@ def within_series(reference: Reference, limit: int) -> Reference:
 
 
 def _fitting(counts: Sequence[int], sizes: Sequence[int], limit: int, limit_bytes: int) -> int:
-    """Return how many of the first distributions fit together into `limit` series and `limit_bytes` bytes."""
+    """Return how many distributions, counted from the first, fit into `limit` series and `limit_bytes` bytes."""
     totals = zip(accumulate(counts), accumulate(sizes), strict=True)
     return sum(total <= limit and size <= limit_bytes for total, size in totals)
 
@@ -124,7 +124,7 @@ def _bytes(name: str, count: int, reference: FeatureReference | None = None) -> 
 
 
 def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureReference:
-    """Merge groups of `width` adjacent bins of numbers, or keep only the `most` most frequent values of a category."""
+    """Merge every `width` adjacent bins of a number. For a category, keep only the `most` most frequent values."""
     if reference.edges is not None:
         starts = np.arange(0, len(reference.counts), width)
         counts = np.add.reduceat(np.array(reference.counts), starts)
@@ -142,7 +142,7 @@ def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureRefer
 def _output_series(reference: FeatureReference, is_probability: bool) -> int:
     """Return an upper bound for the number of time series of an output.
 
-    The result includes the second histogram of each output that `slipway.serving.metrics` adds, which has fixed bins.
+    The result includes the second histogram, with fixed bins, that `slipway.serving.metrics` adds for each output.
     """
     negative = bool(reference.edges and reference.edges[0] < 0)
     return series(reference) + (22 if is_probability else 68 if negative else 36)

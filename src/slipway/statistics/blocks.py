@@ -4,7 +4,7 @@ A block is a set of rows with correlated errors: the rows of one day, or the row
 by leaving out one block at a time, as in the cluster jackknife CV3 (MacKinnon, Nielsen and Webb 2023).
 
 Errors of consecutive days may also be correlated. Autoregressions estimate how many consecutive days are equivalent to
-one independent block. The input of these autoregressions is, for each day, the change of the estimate if that day is
+one independent block. Their input is a series with one number for each day: the change of the estimate if the day is
 left out. The result is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction for short
 series (1954). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
 
@@ -75,8 +75,8 @@ class Estimate:
         """Return the confidence interval, or None if the rows come from too few days or groups.
 
         `looks` is the number of models that are compared on the same rows. If `looks` is above 1, the result is
-        Scheffé's interval (1953). It holds for all compared models at the same time, also if a model was chosen because
-        of the results of earlier models.
+        Scheffé's interval (1953). It holds for all compared models at once, even if a model was chosen because of the
+        results of earlier models.
         """
         if not self.judgeable:
             return None
@@ -192,10 +192,10 @@ def estimates_of(
 ) -> dict[str, Estimate]:
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
-    `figures` returns the estimates from the rows in a mask. `figures` is called once with all rows. The rows are
-    divided into at most `PARTS` parts, and `figures` is called once without each part. If rows have days, each part is
-    a set of consecutive days. If rows have groups, each part is a set of groups. If rows have neither days nor groups,
-    or both, random sets of rows are also used as parts.
+    `figures` returns the estimates for the rows that a mask selects. `figures` is called with all rows, and then, for
+    each of at most `PARTS` parts, with all rows outside of the part. If rows have days, each part is a set of
+    consecutive days. If rows have groups, each part is a set of groups. Random sets of rows are also used as parts if
+    rows have both days and groups, or neither.
 
     If `figures` uses weights, `weights` contains the weight of each row. The size of a block is the sum of these
     weights.
@@ -237,9 +237,9 @@ def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: float) -> tuple[float, float]:
     """Return the variance of an estimate and its number of independent blocks.
 
-    `both` is the variance that results if a block consists of the rows with the same day and the same group. The
-    variance by days and the variance by groups both include `both`, so `both` is subtracted once from their sum. `rows`
-    is the number of rows. If rows have weights, `rows` is the equivalent number of rows of equal weight (Kish 1965).
+    `both` is the variance if a block consists of the rows with the same day and the same group. The variance by days
+    and the variance by groups both include `both`, so `both` is subtracted once from their sum. `rows` is the number of
+    rows. If rows have weights, `rows` is the equivalent number of rows of equal weight (Kish 1965).
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
@@ -289,7 +289,7 @@ def block_length(series: Floats) -> float:
 
 
 def _codes_of_days(times: NDArray[np.datetime64] | None) -> Codes | None:
-    """Number the days that have rows, starting with the oldest. Return, for each row, the number of its day."""
+    """Return for each row the position of its day among the days that have rows. The oldest day has the position 0."""
     return None if times is None else _codes(times.astype("datetime64[D]").astype(np.int64), sort=True)
 
 

@@ -179,7 +179,7 @@ def recall_at_precision(truth: Floats, prediction: Floats, precision: float, wei
 
 
 def calibration_error(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
-    """Return the mean difference between predicted probabilities and observed shares, in ten bins.
+    """Return the mean difference between predicted probabilities and observed shares over ten bins.
 
     With two classes, the probability and the share of the second class are compared. With more classes, the probability
     of the most probable class is compared with the share of correct rows. All bins have about the same number of rows
@@ -198,7 +198,7 @@ def calibration_error(truth: Floats, prediction: Floats, weights: Floats | None 
 
 
 def _classes(truth: Floats, prediction: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
-    """Yield for each class the mask of its rows, and its probability in every row. With two classes, skip the first."""
+    """Yield for each class the mask of its rows, and its probability in every row. Skip the first of two classes."""
     for index in range(prediction.shape[1]) if prediction.shape[1] > 2 else [1]:
         yield truth == index, prediction[:, index]
 
