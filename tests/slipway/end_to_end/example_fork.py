@@ -19,8 +19,6 @@ from tests.slipway.tools import require_torch
 
 LOCAL = ("data/", "build/validated.parquet", "build/split/", "build/deliveries/", ".dvc/cache/", ".git/")
 """Files with the rows themselves, which go only to the DVC remote. git has none of them (`git ls-files`)."""
-OWN = ("src/model/", "requirements/model.in", "params.yaml", "data.dvc", "champion.dvc", "dvc.lock", "metrics/")
-"""The files that a fork changes."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +82,6 @@ def image_files(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
         for name, file in members.items():
             assert file, name
             yield name, file.read()
-
-
-def changed_files(fork: Fork) -> list[str]:
-    """Return the files that the fork has changed."""
-    return fork.repository.must("git", "diff", "--name-only", "HEAD~1", "HEAD").splitlines()
 
 
 def content(path: Path) -> bytes:

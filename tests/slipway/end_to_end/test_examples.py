@@ -19,7 +19,7 @@ from slipway.bundle import load_bundle
 from slipway.release.history import PRODUCTION, STAGING
 from tests.model.test_conformance import PATHS, ask
 from tests.slipway.conftest import ROOT, Repository
-from tests.slipway.end_to_end.example_fork import OWN, copy_example
+from tests.slipway.end_to_end.example_fork import copy_example
 from tests.slipway.end_to_end.repo import check, clone, comment, propose, read_report
 from tests.slipway.end_to_end.test_ship import SHIPPED, released, running, ship
 
@@ -34,6 +34,8 @@ EXAMPLES: dict[str, Callable[[Path], None]] = {
     "image": digits.write_deliveries,
     "torch-table": copy_sales,
 }
+OWN = ("src/model/", "requirements/model.in", "params.yaml")
+"""The files of a fork that an example replaces."""
 REQUESTED = 20
 """Number of rows of the holdout that are sent to a server."""
 

@@ -20,9 +20,7 @@ from slipway.images import decode_image
 from slipway.release.image import decoder
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.end_to_end.example_fork import (
-    OWN,
     Fork,
-    changed_files,
     found,
     image_files,
     published_files,
@@ -102,14 +100,6 @@ def test_the_model_of_images_passes_the_gate(fork: Fork) -> None:
     scored = Evaluation.read(fork.repository.path / artifacts.EVALUATION)
     assert {part.column for part in scored.slices} == {"photo", "ink"}
     assert decoder(fork.repository.path / artifacts.BUNDLE) == {"IMAGES": "1"}
-
-
-def test_a_fork_changes_only_its_own_files(fork: Fork) -> None:
-    assert not [name for name in changed_files(fork) if not name.startswith(OWN)]
-    files = list(EXAMPLE.rglob("src/**/*.py"))
-    lines = sum(len(path.read_text().splitlines()) for path in files)
-    print(f"examples/image: {len(files)} files of src/model with {lines} lines, and params.yaml")
-    assert (len(files), lines < 110) == (4, True)
 
 
 def test_no_secret_is_in_a_file_that_leaves_the_machine(fork: Fork) -> None:
