@@ -62,7 +62,8 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
     for vectorizer in _vectorizers(fitted, set()):
         if vectorizer.fixed_vocabulary_:
             continue
-        rows = sum(_rows_by_token(vectorizer, part[schema.texts]) for part in training.parts(schema.texts))
+        names = schema.categories  # a vectorizer can also read a category
+        rows = np.sum([_rows_by_token(vectorizer, part[names]) for part in training.parts(names)], axis=0)
         rare, tokens = int((rows < minimum).sum()), len(vectorizer.vocabulary_)
         if rare:
             raise InputError(
@@ -74,7 +75,8 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
 
 def _rows_by_token(vectorizer: CountVectorizer, texts: pd.DataFrame) -> NDArray[np.int64]:
     """Return the number of rows that have each token. A token in several texts of a row counts once."""
-    found: NDArray[np.int64] = (sum(vectorizer.transform(texts[name]) for name in texts) > 0).sum(axis=0).A1
+    first, *others = (vectorizer.transform(texts[name]) for name in texts)
+    found: NDArray[np.int64] = (sum(others, first) > 0).sum(axis=0).A1
     return found
 
 
