@@ -242,7 +242,7 @@ class DeliveryCache:
         self._unfinished.append((key, part))
         if not is_last:
             return
-        if key in self._added:  # the same content under another name
+        if key in self._added:  # another name with equal content
             self._unfinished = []
             return
         self._added.add(key)

@@ -543,7 +543,7 @@ def test_a_foreign_file_in_the_log_is_one_sentence(join: Join, tmp_path: Path) -
             join([], labels_of((3, 1.0, 1)))
 
 
-def test_keys_that_add_up_to_whole_hashes_are_no_hashes(join: Join, tmp_path: Path) -> None:
+def test_keys_that_only_add_up_to_hashes_are_refused(join: Join, tmp_path: Path) -> None:
     labels = labels_of((3, 1.0, 1))
     join([(0, ROW), (0, ROW)], labels)
     (path,) = (tmp_path / "shipped").rglob("*.parquet")

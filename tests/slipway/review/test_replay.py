@@ -179,7 +179,7 @@ def private_keys(files: list[Path]) -> None:
 
 
 def hostile_keys(files: list[Path]) -> None:
-    """Replace keys by texts that are no hashes. Together they have as many digits as hashes."""
+    """Replace keys by texts of other lengths. Together they have as many digits as hashes."""
     for path in files:
         table = pq.read_table(path)
         place = table.column_names.index("key")
