@@ -65,8 +65,9 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
     for vectorizer in _vectorizers(fitted, set()):
         if vectorizer.fixed_vocabulary_:
             continue
-        counts = [_rows_by_token(vectorizer, part[schema.texts]) for part in training.parts(schema.texts)]
-        rare, tokens = int((np.sum(counts, axis=0) < minimum).sum()), len(vectorizer.vocabulary_)
+        names = schema.categories  # a vectorizer can also read a category
+        rows = np.sum([_rows_by_token(vectorizer, part[names]) for part in training.parts(names)], axis=0)
+        rare, tokens = int((rows < minimum).sum()), len(vectorizer.vocabulary_)
         if rare:
             raise InputError(
                 f"src/model/train.py: the graph would publish {rare:,} of the {tokens:,} tokens of "
@@ -77,7 +78,8 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
 
 def _rows_by_token(vectorizer: CountVectorizer, texts: pd.DataFrame) -> NDArray[np.int64]:
     """Return the number of rows that have each token. A token in several texts of a row counts once."""
-    found: NDArray[np.int64] = (sum(vectorizer.transform(texts[name]) for name in texts) > 0).sum(axis=0).A1
+    first, *others = (vectorizer.transform(texts[name]) for name in texts)
+    found: NDArray[np.int64] = (sum(others, first) > 0).sum(axis=0).A1
     return found
 
 

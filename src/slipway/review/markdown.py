@@ -14,7 +14,7 @@ ROW_LIMITS = (40, 12, 4, 1)
 """Maximum numbers of rows per table. The limits are tried in this order until the text is short enough."""
 MAX_CELL_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 2_000
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!])")
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!&])")
 LINKING = re.compile(r"[@#](?=\w)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d)", re.IGNORECASE)
 """Matches the start of a text that GitHub turns into a mention, a reference or a link."""
 ZERO_WIDTH = "\u200b"

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from slipway.bundle import Bundle, Schema
@@ -25,6 +26,7 @@ from slipway.pipeline.row_ids import ids_of_keys
 from slipway.review.report import ReplayTruth
 from slipway.serving.log_segments import Header
 
+HASH = "^[0-9a-f]{16}$"
 ID = "row_id"
 """The column with the id of the requested row. The id is missing if the log does not identify rows."""
 
@@ -40,7 +42,8 @@ def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.Dat
         known = pd.to_datetime(table[KNOWN_AT].to_pandas(), errors="coerce", format="ISO8601")
         rows[TRUTH] = table[TRUTH].to_pandas().astype(object).where(known < pd.Timestamp(before), None)
     if _is_identified(table.schema.metadata, key):
-        rows[ID] = table["key"].to_pandas().astype(object)
+        keys = table["key"].cast(pa.string())
+        rows[ID] = pc.if_else(pc.match_substring_regex(keys, HASH), keys, None).to_pandas().astype(object)
     return rows
 
 

@@ -584,6 +584,17 @@ def test_a_foreign_file_in_the_log_is_one_sentence(join: Join, tmp_path: Path) -
             join([], labels_of((3, 1.0, 1)))
 
 
+def test_keys_that_only_add_up_to_hashes_are_refused(join: Join, tmp_path: Path) -> None:
+    labels = labels_of((3, 1.0, 1))
+    join([(0, ROW), (0, ROW)], labels)
+    (path,) = (tmp_path / "shipped").rglob("*.parquet")
+    table = pq.read_table(path)
+    keys = arrow.array(["ab" * 4, "ab" * 12])
+    pq.write_table(table.set_column(table.column_names.index("key"), "key", keys), path)
+    with pytest.raises(InputError, match="has a key that is not a hash"):
+        join([], labels)
+
+
 HOSTILE: dict[str, tuple[Any, ...]] = {
     "time": (arrow.array(["now"]),),
     "request_id": (arrow.array([None], "string"),),

@@ -161,9 +161,10 @@ def test_a_vocabulary_with_rare_tokens_is_refused(trained: Callable[..., Any]) -
     assert b"number1" in (artifacts.BUNDLE / "model.onnx").read_bytes()
 
 
-def test_a_token_in_several_texts_of_a_row_counts_as_one_row() -> None:
+@pytest.mark.parametrize("kind", ["text", "category"])
+def test_a_token_in_several_texts_of_a_row_counts_as_one_row(kind: Any) -> None:
     frame = pd.DataFrame({"subject": ["the house"] * 9 + ["the secret"], "body": ["the house"] * 9 + ["secret"]})
-    columns = tuple(Column(name=name, type="text", required=True) for name in frame)
+    columns = tuple(Column(name=name, type=kind, required=True) for name in frame)
     schema = Schema(kind="regression", key=("subject",), target="price", classes=None, columns=columns)
     fitted = CountVectorizer().fit(pd.concat([frame["subject"], frame["body"]]))
     with pytest.raises(InputError, match="1 of the 3 tokens of CountVectorizer that fewer than 2 training rows have"):

@@ -19,6 +19,7 @@ HOSTILE = (
     "a | b\n\n# heading\n- list\n```\ncode",
     "$x^2$ `code` **bold** ~~gone~~ ![i](https://evil.example/i.png)",
     "www.evil.example https://evil.example",
+    "&commat;everyone &num;1 GH&hyphen;1",
     "\u202eright to left",
     "\x00\x1b[31m $\\frac{1 \\foo$",
 )
@@ -83,6 +84,7 @@ def test_untrusted_text_never_becomes_markup(report: Report, words: str) -> None
     html = rendered(text)
     assert set(re.findall(r"<(\w+)", html)) <= TAGS
     assert "<!--" not in html
+    assert not re.search(r"@\w|[^\w]#1\b", html)  # an entity becomes a character before GitHub looks for mentions
     visible = re.sub(r"\\(.)", r"\1", text)
     assert not re.search(r"@\w|https?://evil|\bwww\.|[^\w]#1\b|GH-1|\u202e", visible)
 

@@ -178,6 +178,15 @@ def private_keys(files: list[Path]) -> None:
         pq.write_table(table.replace_schema_metadata({HEADER: json.dumps(header)}), path)
 
 
+def hostile_keys(files: list[Path]) -> None:
+    """Replace keys by texts of other lengths. Together they have as many digits as hashes."""
+    for path in files:
+        table = pq.read_table(path)
+        place = table.column_names.index("key")
+        texts = pa.array([("ab" * 4, "ab" * 12, "<b>")[i % 3] for i in range(len(table))])
+        pq.write_table(table.set_column(place, "key", texts), path)
+
+
 def hostile_truths(files: list[Path]) -> None:
     """Replace truths by text, and the header by markup."""
     for path in files:
@@ -196,6 +205,7 @@ def hostile_dates(files: list[Path]) -> None:
     ("change", "reason"),
     [
         (private_keys, "requests do not show whether a model was trained on their rows"),
+        (hostile_keys, "requests do not show whether a model was trained on their rows"),
         (hostile_truths, None),
         (hostile_dates, None),
     ],
