@@ -65,7 +65,7 @@ class LogStore:
                 try:
                     self._files.pipe_file(partial, content)
                     self._files.mv(partial, path)
-                except BaseException:
+                except Exception:
                     with suppress(FileNotFoundError):  # a full disk must not be filled further by each attempt
                         self._files.rm_file(partial)
                     raise

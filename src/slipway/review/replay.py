@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -24,12 +25,13 @@ from slipway.config import Params
 from slipway.config import Replay as ReplaySettings
 from slipway.contract import Model
 from slipway.errors import InputError
-from slipway.integrations.log_store import DAY, RECORD, LogStore
+from slipway.integrations.log_store import DAY, HEADER, RECORD, LogStore
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.number_text import number
 from slipway.pipeline.slices import slice_labels
 from slipway.review.replay_truth import compare_with_truth, truth_columns
 from slipway.review.report import Replay, ReplaySlice, SlowestRequest
+from slipway.serving.log_segments import Header, LoggedColumn
 from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
 
@@ -114,6 +116,8 @@ def _read(store: LogStore, name: str, before: date, key: tuple[str, ...]) -> pd.
     try:
         table = pq.read_table(io.BytesIO(content))
         columns = [each for each in table.column_names if each.startswith(RECORD)]
+        if any(column.type == "hash" for column in _logged_columns(table)):
+            table = table.slice(0, 0)  # an earlier bundle had private columns, whose values are not in the log
         identity = table.select([*IDENTITY]).cast(IDENTITY_TYPES)
         rows = pd.concat([identity.to_pandas(), table.select(columns).to_pandas()], axis=1)
         rows[SECONDS] = np.nan
@@ -122,6 +126,14 @@ def _read(store: LogStore, name: str, before: date, key: tuple[str, ...]) -> pd.
         return pd.concat([rows, truth_columns(table, key, before)], axis=1)[rows["time"].notna()]
     except (OSError, ValueError, KeyError, pa.ArrowException):
         raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
+
+
+def _logged_columns(table: pa.Table) -> tuple[LoggedColumn, ...]:
+    """Return the columns in the header of a log file, or none if the file has no valid header."""
+    try:
+        return msgspec.json.decode((table.schema.metadata or {})[HEADER], type=Header).columns
+    except (KeyError, msgspec.DecodeError):
+        return ()
 
 
 def _compare(

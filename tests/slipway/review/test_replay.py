@@ -91,6 +91,17 @@ def test_the_replay_counts_moved_answers_and_refused_requests(log: Path, champio
     assert found.slices[0].moved == pytest.approx(15 / 18)
 
 
+def test_requests_to_an_earlier_bundle_with_hashed_columns_are_left_out(
+    champion: Path, challenger: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the model would read the hash of a text as the text."""
+    earlier = marked(champion, tmp_path / "earlier", note="hash")
+    log_and_ship(earlier, log, [(5, each) for _, each in ROWS[:10]], monkeypatch, secret="a secret of the team")
+    found = replay(with_replay(log), champion, challenger, LATER)
+    assert found is not None
+    assert (found.requests, found.unavailable, str(found.last)) == (120, None, date_of(2))
+
+
 @pytest.fixture
 def joined(champion: Path, challenger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a joined log of 12 days. The truth of each row is the answer of the challenger."""
