@@ -128,7 +128,8 @@ def _step(name: str, frozen: Release, params: Params, model: Model) -> Step:
 
 def release_model(params: Params, model: Model) -> None:
     """Train and judge a model on data/ as if there were no champion, and release it as `slipway candidate` does."""
-    artifacts.RELEASE.write_text('{"champion": null}')
+    none = Release(champion=None)
+    none.write(artifacts.RELEASE)
     shutil.rmtree(artifacts.CHAMPION)
     validate.run(params, model, _today())
     split.run(params, model)
@@ -136,7 +137,7 @@ def release_model(params: Params, model: Model) -> None:
     evaluate.run(params, model)
     verdict = gate.run(params)
     shutil.copytree(artifacts.BUNDLE, artifacts.CHAMPION)
-    Release.of_challenger(verdict).write(artifacts.RELEASE)
+    Release.of_challenger(verdict, none).write(artifacts.RELEASE)
 
 
 def _today() -> date:

@@ -45,6 +45,10 @@ class Uploads:
         with tarfile.open(self.artifacts / f"{run}/bundle.tar", "w") as packed:
             packed.add(bundle, ".")
 
+    def now(self) -> str:
+        """Return the time of a new event. All events are made at the same time."""
+        return "2026-11-24T12:00:00Z"
+
 
 @pytest.fixture
 def uploads(tmp_path: Path) -> Uploads:
