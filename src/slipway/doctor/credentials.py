@@ -76,7 +76,7 @@ def _registry(fork: Fork) -> list[Setting]:
 
 
 def _with_login(api: Api, schemes: set[str]) -> set[str]:
-    """Return the schemes of storage addresses for which the workflows log in to the cloud without secrets."""
+    """Return the schemes of addresses, such as `s3`, whose cloud the workflows log in to without a secret."""
     wanted = schemes & IDENTITIES.keys()
     variables = api.existing("variable") if wanted else set()
     return {scheme for scheme in wanted if IDENTITIES[scheme] in variables}

@@ -136,7 +136,7 @@ class QuerySource:
             return None
 
     def _free_name(self, high: Watermark) -> str:
-        """Return an unused name for the new delivery, which contains the newest watermark `high`.
+        """Return an unused name for the new delivery. The name contains `high`, the newest watermark.
 
         The name is already used if all new rows are late, because an earlier delivery has the newest watermark. A
         number is then appended.

@@ -117,7 +117,7 @@ def decay_on(
 ) -> DeliveryDecay | None:
     """Return the champion's decay on one delivery.
 
-    Return None if the delivery has only training rows of the champion and holdout rows of its release. `rows` are the
+    Return None if all rows of the delivery were already used: to train the champion, or to evaluate it at its release. `rows` are the
     accepted rows of all deliveries. These rows include the holdout of the release. The loss at release in each slice is
     computed from this holdout.
     """

@@ -3,7 +3,7 @@
 A bundle is public, because the image, MLflow and the server contain it. A text, a vector or an image is never
 published. A category value or a text token is published if several training rows have it, or if the code of the model
 lists it. If a feature is a text, a vector or an image, `golden.json` has the model's `EXAMPLES` instead of training
-rows.
+rows. In golden rows, all values of a private column are replaced by one typical value.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,6 +102,21 @@ def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:
 def least_rows(column: Column, model: Model, minimum: int) -> int:
     """Return in how many training rows a category value must occur before it is published."""
     return 1 if column.values or kind_of(model.SCHEMA.columns[column.name]) == "category" else minimum
+
+
+def with_typical_values(rows: pd.DataFrame, private: Sequence[str]) -> pd.DataFrame:
+    """Replace the values of private columns in golden rows: each column gets its median, or its most frequent text.
+
+    The golden rows then show no combination of values that belongs to one person.
+    """
+    rows = rows.copy()
+    for name in private:
+        values = rows[name].dropna().sort_values()
+        if len(values):
+            is_text = isinstance(values.iloc[0], str)
+            typical = values.mode().iloc[0] if is_text else values.iloc[len(values) // 2]
+            rows[name] = pd.Series([typical] * len(rows), index=rows.index, dtype=rows[name].dtype)
+    return rows
 
 
 def publishable(

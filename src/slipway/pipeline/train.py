@@ -16,14 +16,21 @@ from slipway import artifacts, atomic, bundle
 from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params, Task, Train
-from slipway.contract import Classifier, Model, Regressor, examples_of, hides_values, texts_of
+from slipway.contract import Classifier, Model, Regressor, examples_of, hides_values, is_private, texts_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.disagreement import Keys
 from slipway.pipeline.measure import check_weight
 from slipway.pipeline.parquet import read_table
-from slipway.pipeline.published import example_rows, least_rows, publishable, refuse_rare_tokens, refuse_unique_values
+from slipway.pipeline.published import (
+    example_rows,
+    least_rows,
+    publishable,
+    refuse_rare_tokens,
+    refuse_unique_values,
+    with_typical_values,
+)
 from slipway.pipeline.tensors import describe, features, measured, tensors
 from slipway.pipeline.threshold import decide
 from slipway.pipeline.training_rows import Positions, Rows, row_reader
@@ -174,8 +181,8 @@ def _check_fitted(fitted: Any, classes: tuple[str, ...] | None) -> None:
 def _check_determinism(model: Model, training: Rows, params: Params, schema: Schema, graph: onnx.ModelProto) -> None:
     """Raise CheckFailed if two calls of `fit` with the same arguments give different models.
 
-    If there are few rows, a model is fitted again on all rows. If there are many rows, two models are fitted on a
-    sample. Nothing is checked if the sample cannot be fitted or exported, for example because it lacks a class.
+    If there are at most `CHECKED_ROWS` rows, the model is fitted once more on all rows. Otherwise, two models are fitted
+    on a sample. Nothing is checked if the sample cannot be fitted or exported, for example because it lacks a class.
     """
     step = -(-len(training) // CHECKED_ROWS)
 
@@ -233,7 +240,12 @@ def _write_bundle(
         public = np.flatnonzero(np.concatenate([publishable(part, schema, reference, least) for part in training]))
         chosen = public[np.argsort(ids[public])[:GOLDEN_ROWS]]
         names = [column.name for column in schema.columns]
-        golden = _golden(training.at(chosen, names), predictions[chosen], schema)
+        rows, answers = training.at(chosen, names), predictions[chosen]
+        private = [name for name in names if is_private(model, name)]
+        if private and len(rows):
+            rows = with_typical_values(rows, private)
+            answers = written.predict(tensors(features(rows, schema), schema))
+        golden = _golden(rows, answers, schema)
     if not golden.rows:
         raise InputError(
             f"Every training row has a category that fewer than {rules.minimum_value_rows} rows have, so the public "

@@ -110,6 +110,18 @@ def test_a_nearly_unique_category_may_be_declared_as_one(trained: Callable[..., 
     assert found["reference"]["features"]["city"]["values"][:2] == ["Anna", "Place 0"]
 
 
+def test_golden_rows_have_one_value_for_each_private_column(trained: Callable[..., Any]) -> None:
+    """The values of one person are never next to each other in a golden row. Public columns keep their values."""
+    cities = ["Oslo"] * 150 + ["Rome"] * 50
+    for name, mark in (("size", "hash"), ("city", "drop")):
+        one, marks = model(), {"size": "no", "city": "no", name: mark}
+        one.SCHEMA = one.SCHEMA.update_columns({each: {"metadata": {"private": mark}} for each, mark in marks.items()})
+        golden = trained(cities, one)["golden"]["rows"]
+        distinct = {column: {row[column] for row in golden} for column in ("size", "city")}
+        assert len(distinct.pop(name)) == 1, golden
+        assert all(len(values) > 1 for values in distinct.values()), golden
+
+
 def test_rare_values_are_counted_as_others_and_are_in_no_golden_row(trained: Callable[..., Any]) -> None:
     names = ["Rome"] * 60 + ["Oslo"] * 40 + [f"Hamlet {i // 2}" for i in range(98)] + ["", ""]
     found = trained(names, model(pa.Column(str, nullable=True)))
