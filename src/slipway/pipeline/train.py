@@ -181,8 +181,9 @@ def _check_fitted(fitted: Any, classes: tuple[str, ...] | None) -> None:
 def _check_determinism(model: Model, training: Rows, params: Params, schema: Schema, graph: onnx.ModelProto) -> None:
     """Raise CheckFailed if two calls of `fit` with the same arguments give different models.
 
-    If there are at most `CHECKED_ROWS` rows, the model is fitted once more on all rows. Otherwise, two models are fitted
-    on a sample. Nothing is checked if the sample cannot be fitted or exported, for example because it lacks a class.
+    If there are at most `CHECKED_ROWS` rows, the model is fitted once more on all rows. Otherwise, two models are
+    fitted on a sample. Nothing is checked if the sample cannot be fitted or exported, for example because it lacks a
+    class.
     """
     step = -(-len(training) // CHECKED_ROWS)
 

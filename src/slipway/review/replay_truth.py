@@ -119,7 +119,7 @@ def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:
 
 
 def _is_identified(metadata: dict[bytes, bytes] | None, key: tuple[str, ...]) -> bool:
-    """Return whether a file's key hashes are row ids of the columns `key`. Hashes that were made with a secret are not row ids."""
+    """Return whether a file's key hashes are row ids of the columns `key`. Hashes with a secret are not row ids."""
     try:
         header = msgspec.json.decode((metadata or {})[HEADER], type=Header)
     except (KeyError, msgspec.DecodeError):
