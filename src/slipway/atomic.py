@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left next to `path` when they wrote it. Other processes can still write it.
+    """Remove the temporary directories of killed processes next to `path`. Those of running processes stay.
 
     If a process was killed between the two renames of a directory, the old directory is restored.
     """

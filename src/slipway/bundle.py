@@ -128,8 +128,8 @@ class Schema(_Plain):
     def content(self) -> bytes:
         """Return the content of schema.json.
 
-        The field `unknown_fields` is left out if it has the default value. A bundle from before this field therefore
-        keeps its hash.
+        The field `unknown_fields` is left out if it has the default value. A bundle that is older than this field
+        therefore keeps its hash.
         """
         left_out = {"unknown_fields"} if self.unknown_fields == "refuse" else None
         return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
@@ -151,7 +151,7 @@ class Schema(_Plain):
 
     @property
     def categories(self) -> list[str]:
-        """The names of the columns in the input `categories`, which include the texts."""
+        """The names of the columns in the graph's input `categories`: category columns and text columns."""
         return [column.name for column in self.columns if column.type in ("category", "text")]
 
     @property
@@ -253,7 +253,7 @@ def signal_names(signals: NDArray[Any]) -> list[str]:
 
 
 def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return an array that is True for each id in the sorted array `known`. Unlike np.isin, do not copy `known`."""
+    """Return, for each of `ids`, whether the sorted array `known` contains it. Unlike np.isin, do not copy `known`."""
     if not len(known):
         return np.zeros(len(ids), dtype=np.bool_)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids

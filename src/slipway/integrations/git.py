@@ -159,9 +159,9 @@ def branches(pattern: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:
-    """Commit to `main` at `origin` the files that `edit` returns. Return the commit, or None if nothing changes.
+    """Make a commit on `main` at `origin` with the files from `edit`. Return the commit, or None if nothing changes.
 
-    Raises CheckFailed if the remote refuses the push, or if other pushes come first until the time limit.
+    Raises CheckFailed if the remote refuses the push, or if no push succeeds within the time limit.
     """
     clone = _this_clone(environ)
     return _commit_to(clone, MAIN, edit, message, lambda: clone.fetch(MAIN))

@@ -25,7 +25,7 @@ class CommentText:
     """The text of a comment about the commit `head`. `bundle` is the model that the comment shows, or None.
 
     `champion_stays` is true if the change may be merged without releasing that bundle. `is_overruled` is true if the
-    label `ship-anyway` counts for the commit.
+    label `ship-anyway` is valid for the commit.
     """
 
     text: str
@@ -36,7 +36,7 @@ class CommentText:
 
     @property
     def marked(self) -> str:
-        """The text below a hidden line with the commit, the bundle, a word for the two flags and a hash."""
+        """The text after a hidden first line with the commit, the bundle, a word for the two flags, and a hash."""
         digest = hashlib.sha256(self.text.encode()).hexdigest()
         flag = "stays" if self.champion_stays else "overruled" if self.is_overruled else "-"
         return f"{MARKER} {self.head} {self.bundle or 'none'} {flag} {digest} -->\n{self.text}"
@@ -56,7 +56,7 @@ class CommentText:
 class ShownModel:
     """The bundle that a comment shows. `champion_stays` is true if the bundle is not released after the merge.
 
-    `is_overruled` is true if the label `ship-anyway` counted for the commit when the comment was written, at `at`.
+    `at` is the time when the comment was written. `is_overruled` is true if the label `ship-anyway` was valid then.
     """
 
     bundle: str

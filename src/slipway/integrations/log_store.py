@@ -80,7 +80,7 @@ class LogStore:
             return bytes(self._files.cat_file(self._path(name)))
 
     def files(self) -> list[str]:
-        """Return the names of all Parquet files, sorted. Raises InputError for a name that leads out of a folder."""
+        """Return the names of all Parquet files, sorted. Raises InputError for a path with the part `..`."""
         names = [name for name in self._names() if name.endswith(".parquet")]
         for name in names:
             if {"", ".", ".."} & {*name.split("/")}:

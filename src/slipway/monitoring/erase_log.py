@@ -76,7 +76,7 @@ def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased
 
 
 def _forms(store: LogStore, key: Mapping[str, str], secret: str | None) -> set[str]:
-    """Return the hashes of the key that the rows of this log can have, according to one file of each bundle."""
+    """Return all hashes that the key can have in this log. One file of each bundle shows how keys were hashed."""
     forms = set()
     one_of_each = {name.rpartition("/")[0].rpartition("/")[2]: name for name in store.files()}
     for name in one_of_each.values():

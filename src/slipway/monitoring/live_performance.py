@@ -152,7 +152,7 @@ def _part(
 
 
 def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
-    """Return whether a day is young: at its `age` in days, less than `MATURE` of its truths is expected to be known."""
+    """Return whether a day is young: `age` days later, less than `MATURE` of its eventual truths should be known."""
     if not curve or not curve[-1].share:
         return True
     expected = max((each.share for each in curve if each.days <= age), default=0.0)

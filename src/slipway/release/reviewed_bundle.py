@@ -44,7 +44,8 @@ def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, 
     """Replace the rebuilt bundle by the reviewed bundle, evaluate the reviewed bundle, and return its verdict.
 
     `rebuilt` is the hash of the bundle that was trained again. Raises CheckFailed if the reviewed bundle is not found.
-    Also raises CheckFailed if the two bundles give different predictions on the holdout, or change the server.
+    Also raises CheckFailed if the predictions of the two bundles differ on the holdout, or if the server would behave
+    differently.
     """
     _fetch(review, rebuilt, environ)
     rows = read_table(artifacts.HOLDOUT)

@@ -202,8 +202,8 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
     """Return the differences from the base branch.
 
-    `readable` contains the parameters and the model. If the pipeline stopped, they may be invalid, and `readable` is
-    None.
+    `readable` contains the parameters and the model. If the pipeline stopped, `readable` is None, because both can be
+    invalid.
     """
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
