@@ -265,7 +265,7 @@ class Evaluation(Artifact):
     newest_delivery: str | None = None
     """Name of the newest delivery. None if all rows come from one delivery."""
     server_changes: tuple[str, ...] = Field(default=(), exclude_if=lambda changes: not changes)
-    """The changes of the server, apart from its predictions (`slipway.pipeline.server_changes`)."""
+    """The challenger's changes for the server, apart from predictions (`slipway.pipeline.server_changes`)."""
     decides_differently: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True if the two models have different rules for choosing a class from its probabilities."""
 

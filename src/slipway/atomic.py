@@ -10,7 +10,7 @@ from pathlib import Path
 
 PARTIAL = ".partial"
 REPLACED = "replaced"
-"""Name of the old directory in the temporary one."""
+"""Name of the old directory in the temporary directory."""
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def secrets(fork: Fork) -> list[str]:
 
 
 def masked(text: str, known: list[str]) -> str:
-    """Mask the secrets `known` in a text, and all parts of the text that look like a token or a password."""
+    """Mask the known secrets in a text, and all parts of the text that look like a token or a password."""
     for secret in known:
         text = text.replace(secret, MASK)
     return TOKENS.sub(MASK, ASSIGNED.sub(rf"\1{MASK}", without_secrets(text)))

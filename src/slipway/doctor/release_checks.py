@@ -32,7 +32,7 @@ EXAMPLE = re.compile(r"[\w./-]*\b(?:your-team/[\w.-]+|example\.(?:com|org|net)\b
 
 
 def image(fork: Fork) -> Finding:
-    """Check that `release.image` is set, and that its registry answers. A request for a login is a valid answer."""
+    """Check that `release.image` is set, and that its registry answers. A registry that requires a login passes too."""
     name = fork.params.release.image
     if name is None:
         example = f"ghcr.io/{fork.repository.lower() if fork.repository else 'OWNER/NAME'}"

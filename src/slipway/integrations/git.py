@@ -40,7 +40,7 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words that GitHub prints if it refuses a push, each with the cause and the fix. Bypassing rules does not help."""
+"""Words that GitHub prints if it refuses a push, each with the cause and the fix. Bypassing the rules does not help."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words that git prints if it refuses a push because another push came first."""
 

@@ -145,7 +145,7 @@ def edited_by_another(comment: IssueComment) -> bool:
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:
-    """Return whether CML is safe to use: it would update Slipway's own comment, or create the first one."""
+    """Return whether CML is safe to use: it would update Slipway's own comment, or create the first comment."""
     found = [each.id for each in comments[: cml.COMMENTS_SEARCHED] if cml.WATERMARK.search(_body(each))]
     return found[-1] in [each.id for each in own] if found else not own
 

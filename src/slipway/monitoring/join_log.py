@@ -44,7 +44,7 @@ from slipway.serving.logged_columns import secret_of_keys
 LIVE = Path("build/live.json")
 JOINED = Path("build/joined")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
-"""The numbers of the errors of a full disk. Errors of numpy have no number."""
+"""Values of `errno` for a full disk. None is for errors of numpy, which have no `errno`."""
 
 
 class JoinCounts(Artifact):

@@ -37,7 +37,7 @@ such a remote.
 MAX_BYTES = 2 << 30
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
-"""The exceptions that a damaged ZIP archive can cause. OSError has no other cause for an archive in memory."""
+"""The exceptions that a damaged ZIP archive can cause. For an archive in memory, only damage causes OSError."""
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
