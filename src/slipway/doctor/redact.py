@@ -12,7 +12,7 @@ NAMES = re.compile(
 )
 """Matches the names of variables and settings that contain a secret."""
 SHORTEST = 6
-"""Minimum length of a value to mask. A shorter value may be an ordinary word."""
+"""Minimum length of a value to mask. A shorter value can be an ordinary word."""
 ASSIGNED = re.compile(
     r"((?:password|passwd|token|secret|signature|sig|key|credential)[\w-]*['\"]?\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE
 )

@@ -17,7 +17,7 @@ from slipway.integrations.process import ProcessFailed
 
 MARKER = "<!-- slipway-report"
 READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
-"""The pause before each attempt to read the comments, because GitHub may show a new comment with a short delay."""
+"""The pause before each attempt to read the comments, because GitHub sometimes shows a new comment late."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Taken(Protocol):
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a delivery's watermarks, from `low` to `high`, both included.
+    """The range of a delivery's watermarks, from `low` to `high` inclusive.
 
     `low` is None if there is no lower bound.
     """

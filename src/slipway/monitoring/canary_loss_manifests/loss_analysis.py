@@ -40,7 +40,7 @@ class LossAnalysis:
 def loss(drift: Drift, decay: Decay) -> Metric:
     """Return the metric for the difference of the losses, weighted by the canary's rows of each day.
 
-    The difference may be up to the margin of `decay`, plus an allowance for chance at the confidence of `drift`. Both
+    The allowed difference is the margin of `decay`, plus an allowance for chance at the confidence of `drift`. Both
     bundles need `decay.minimum_rows` rows.
     """
     deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
