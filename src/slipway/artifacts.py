@@ -84,7 +84,7 @@ def stated_hash(content: bytes) -> str | None:
 
 
 class Artifact(BaseModel):
-    """A JSON file that one module writes and others read."""
+    """A JSON file that one module of `slipway` writes and other modules read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -172,7 +172,7 @@ class Validation(Artifact):
 
 
 class Parity(Artifact):
-    """The difference between the predictions of the ONNX graph and the fitted model, on training and holdout rows."""
+    """How much the ONNX graph's predictions differ from the fitted model's, on training and holdout rows."""
 
     rows: int
     tolerance: float
@@ -251,7 +251,7 @@ class FeatureScore(Artifact):
 
 
 class Evaluation(Artifact):
-    """The loss and metrics of champion, challenger and naive baseline. The gate computes its verdict from them."""
+    """The loss and metrics of champion, challenger and naive baseline. The gate uses them to compute its verdict."""
 
     loss: str
     holdout: Holdout
@@ -265,7 +265,7 @@ class Evaluation(Artifact):
     newest_delivery: str | None = None
     """Name of the newest delivery. None if all rows come from one delivery."""
     server_changes: tuple[str, ...] = Field(default=(), exclude_if=lambda changes: not changes)
-    """The changes of the server, apart from its predictions (`slipway.pipeline.server_changes`)."""
+    """The challenger's changes for the server, apart from predictions (`slipway.pipeline.server_changes`)."""
     decides_differently: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True if the two models have different rules for choosing a class from its probabilities."""
 
@@ -312,7 +312,7 @@ class SliceVerdict(Artifact):
 
     @property
     def relative(self) -> float:
-        """The difference of the mean losses, divided by the reference's mean loss on the slice."""
+        """The reference's mean loss on the slice minus the challenger's, divided by the reference's."""
         return self.comparison.difference / self.reference_loss if self.reference_loss else 0.0
 
 
@@ -384,7 +384,7 @@ class Release(Artifact):
     def of_challenger(cls, verdict: Verdict, before: "Release") -> Self:
         """Return the release of the challenger that `verdict` is about. `before` is the release of the champion.
 
-        If both models give the same predictions, decay is still measured from the earlier release.
+        If both models give the same predictions, decay is still measured from the champion's earlier release.
         """
         is_same = verdict.same_predictions and before.loss == verdict.loss
         return cls(
@@ -400,8 +400,8 @@ class Release(Artifact):
 def champion_path(advice: str) -> Path:
     """Return the directory of the champion.
 
-    Raises InputError if DVC has not pulled the champion to this clone. Before the first release, the error ends with
-    `advice`.
+    Raises InputError if DVC has not pulled the champion to this clone. Before the first release, the error message ends
+    with `advice`.
     """
     if CHAMPION.is_dir() and any(CHAMPION.iterdir()):
         return CHAMPION

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PARTIAL = ".partial"
 REPLACED = "replaced"
-"""Name of the old directory in the temporary one."""
+"""Name of the old directory in the temporary directory."""
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left next to `path` when they wrote it. Other processes can still write it.
+    """Remove the temporary directories of killed processes next to `path`. Those of running processes stay.
 
     If a process was killed between the two renames of a directory, the old directory is restored.
     """

@@ -35,7 +35,7 @@ DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that macOS and Windows create in opened folders. `folder_hash` ignores them, as DVC does with .dvcignore."""
 
 SIGNALS = "signals"
-"""The name of the optional second output of the graph, numbers of shape [rows, signals] that are counted for drift."""
+"""The name of the graph's optional second output: an array of shape [rows, signals] that is counted for drift."""
 CPU = ("CPUExecutionProvider",)
 ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
@@ -128,8 +128,8 @@ class Schema(_Plain):
     def content(self) -> bytes:
         """Return the content of schema.json.
 
-        The field `unknown_fields` is left out if it has the default value. A bundle from before this field therefore
-        keeps its hash.
+        The field `unknown_fields` is left out if it has the default value. A bundle that is older than this field
+        therefore keeps its hash.
         """
         left_out = {"unknown_fields"} if self.unknown_fields == "refuse" else None
         return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
@@ -151,7 +151,7 @@ class Schema(_Plain):
 
     @property
     def categories(self) -> list[str]:
-        """The names of the columns in the input `categories`, which include the texts."""
+        """The names of the columns in the graph's input `categories`: category columns and text columns."""
         return [column.name for column in self.columns if column.type in ("category", "text")]
 
     @property
@@ -253,7 +253,7 @@ def signal_names(signals: NDArray[Any]) -> list[str]:
 
 
 def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return an array that is True for each id in the sorted array `known`. Unlike np.isin, do not copy `known`."""
+    """Return, for each of `ids`, whether the sorted array `known` contains it. Unlike np.isin, do not copy `known`."""
     if not len(known):
         return np.zeros(len(ids), dtype=np.bool_)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids

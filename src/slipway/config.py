@@ -115,7 +115,7 @@ class Task(Section):
         return re.fullmatch(OWN_LOSS, self.loss) is not None
 
     def costs(self, classes: Sequence[str]) -> tuple[tuple[float, ...], ...]:
-        """Return the cost of each answer (column) for each true class (row), both in the order of `classes`.
+        """Return the cost matrix: a row for each true class, a column for each predicted class, ordered as `classes`.
 
         Raises InputError if `cost` does not fit the classes.
         """
@@ -412,9 +412,9 @@ class Drift(Section):
 
 
 class PredictionLog(Section):
-    """The prediction log of the servers in a cluster. `make manifests` writes these settings into its component.
+    """The prediction log of the servers in a cluster. `make manifests` writes these settings to kustomize/components/.
 
-    Each environment ships to a folder below `address` that has the name of the environment.
+    Each environment has its own folder below `address`, named after the environment.
     """
 
     address: Address

@@ -35,11 +35,11 @@ class Regressor(Protocol):
     as docs/export.md describes. Any other object needs a method `to_onnx` that returns an `onnx.ModelProto`.
 
     The graph from `to_onnx` has the inputs `numbers` (float32, [rows, numbers]) and `categories` (string, [rows,
-    categories]). Their columns are in the order of `Model.FEATURES`. An input without columns is left out. Each vector
-    column and each image column has a separate input with the name of the column: float32 [rows, length] for a vector,
-    and uint8 [rows, height, width, channels] for an image. The last output contains the predictions ([rows] or [rows,
-    1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports an
-    estimator.
+    categories]). Their columns are in the order of `Model.FEATURES`. An input that would have no columns is left out.
+    Each vector column and each image column has a separate input with the name of the column: float32 [rows, length]
+    for a vector, and uint8 [rows, height, width, channels] for an image. The last output contains the predictions
+    ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, its argument is a
+    function that exports an estimator.
     """
 
     def predict(self, features: "pd.DataFrame", /) -> Any:
@@ -250,7 +250,7 @@ def unpublished_of(model: Model) -> list[str]:
 
 
 def is_private(model: Model, column: str) -> bool:
-    """Return whether the mark of a column does not allow the prediction log to store its values."""
+    """Return whether the mark of a column forbids the prediction log to store the column's values unchanged."""
     return private_mark(model, column) in ("drop", "hash")
 
 
@@ -274,7 +274,7 @@ def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
 
 
 def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
-    """Return the rows in the model's `EXAMPLES`, which anyone may see. Return no rows without `EXAMPLES`."""
+    """Return the rows in the model's public `EXAMPLES`. Return no rows if the model has no `EXAMPLES`."""
     examples: Sequence[Mapping[str, Any]] = getattr(model, "EXAMPLES", ())
     return examples
 

@@ -30,7 +30,7 @@ class Listing:
     """The deliveries in a folder, ordered by name, and the files that are not deliveries.
 
     `deliveries` maps the name of each delivery to its file or folder. `not_taken` maps the address of each ignored file
-    to the reason. `errors` has an error for each file that must be renamed, because the file may contain rows.
+    to the reason. `errors` has an error for each file that must be renamed, because the file can contain rows.
     """
 
     deliveries: Mapping[str, str]

@@ -22,7 +22,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 ARCHIVE_BYTES = 512 * 1024 * 1024
 """Maximum size of the images in an archive from `pack_images`, in bytes. A larger image gets a separate archive."""
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""Exceptions that damaged archives cause, and archives with a password or an unknown compression."""
+"""Exceptions for archives that are damaged, have a password, or use an unknown compression."""
 
 
 def is_image(name: str) -> bool:

@@ -32,7 +32,7 @@ class NotAnImage(ValueError):
 def max_bytes(shape: Shape) -> int:
     """Return the maximum size of an image file in bytes: twice the decoded size, plus an allowance for metadata.
 
-    Even pixels that cannot be compressed take less than twice their decoded size in a file.
+    Valid files are smaller than this limit, even if their pixels cannot be compressed.
     """
     height, width, channels = shape
     return 2 * height * width * channels + MAX_METADATA

@@ -1,4 +1,4 @@
-"""The command `slipway`. Each verb does one step, such as `slipway ingest`. The Makefile and the workflows use them."""
+"""The command `slipway`. A verb, such as `slipway ingest`, does one step. The Makefile and the workflows call verbs."""
 
 import os
 import platform

@@ -101,9 +101,9 @@ def drift(
 ) -> None:
     """Check for drift: compare the champion's requests and predictions with its training data.
 
-    Reads champion/ and one source of rows. The source is Prometheus by default. The options select files with the
-    output of /metrics, a delivery, or a prediction log instead. Writes build/drift.json. Exits 1 if a feature or the
-    prediction has drifted by more than the section `drift` of params.yaml allows.
+    Reads champion/ and one source of rows. The source is Prometheus by default. The options select another source: a
+    delivery, a prediction log, or files with the output of /metrics. Writes build/drift.json. Exits 1 if a feature or
+    the prediction has drifted by more than the section `drift` of params.yaml allows.
     """
     from slipway.monitoring import drift as step
     from slipway.monitoring.drift_sources import DriftSource

@@ -159,7 +159,7 @@ def rollback(
     ] = None,
     digest: Annotated[
         str | None,
-        typer.Option(envvar="SLIPWAY_DIGEST", help="Do nothing if the live image has another digest. Default: any."),
+        typer.Option(envvar="SLIPWAY_DIGEST", help="Roll back only if the live image has this digest. Default: any."),
     ] = None,
 ) -> None:
     """Restore an earlier release, by a commit on `main` of origin.

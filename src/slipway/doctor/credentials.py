@@ -66,7 +66,8 @@ def optional_settings(api: Api, fork: Fork) -> Finding:
 def _registry(fork: Fork) -> list[Setting]:
     """Return the secrets and variables that the login to the image registry needs.
 
-    An image at ghcr.io with the same owner needs none of them, because the workflow's own token can push the image.
+    An image at ghcr.io with the same owner as the repository needs none of them, because the workflow's own token can
+    push it.
     """
     image, owner = fork.params.release.image, str(fork.repository).partition("/")[0].lower()
     if image is None or image.startswith(f"ghcr.io/{owner}/"):
@@ -76,14 +77,14 @@ def _registry(fork: Fork) -> list[Setting]:
 
 
 def _with_login(api: Api, schemes: set[str]) -> set[str]:
-    """Return the schemes of addresses, such as `s3`, whose cloud the workflows log in to without a secret."""
+    """Return the URL schemes, such as `s3`, that need no secret, because variables configure a login with OIDC."""
     wanted = schemes & IDENTITIES.keys()
     variables = api.existing("variable") if wanted else set()
     return {scheme for scheme in wanted if IDENTITIES[scheme] in variables}
 
 
 def _has_cluster(api: Api) -> bool:
-    """Return whether KUBE_CONFIG is a secret of the repository or of both environments."""
+    """Return whether KUBE_CONFIG is a secret of the repository, or of both staging and production."""
     name = "KUBE_CONFIG"
     if name in api.existing("secret"):
         return True

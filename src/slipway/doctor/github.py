@@ -241,7 +241,7 @@ def label(api: Api, _: Fork) -> Finding:
 
 
 def listed(settings: Collection[Setting]) -> str:
-    """Return the kind and name of each secret or variable, for a sentence."""
+    """Return the kind and name of each secret or variable, as part of a sentence."""
     return ", ".join(f"{kind} {name}" for kind, name in settings)
 
 

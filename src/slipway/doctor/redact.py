@@ -12,7 +12,7 @@ NAMES = re.compile(
 )
 """Matches the names of variables and settings that contain a secret."""
 SHORTEST = 6
-"""Minimum length of a value to mask. A shorter value may be an ordinary word."""
+"""Minimum length of a value to mask. A shorter value can be an ordinary word."""
 ASSIGNED = re.compile(
     r"((?:password|passwd|token|secret|signature|sig|key|credential)[\w-]*['\"]?\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE
 )
@@ -34,7 +34,7 @@ def secrets(fork: Fork) -> list[str]:
 
 
 def masked(text: str, known: list[str]) -> str:
-    """Mask the secrets `known` in a text, and all parts of the text that look like a token or a password."""
+    """Mask the known secrets in a text, and all parts of the text that look like a token or a password."""
     for secret in known:
         text = text.replace(secret, MASK)
     return TOKENS.sub(MASK, ASSIGNED.sub(rf"\1{MASK}", without_secrets(text)))

@@ -32,7 +32,7 @@ EXAMPLE = re.compile(r"[\w./-]*\b(?:your-team/[\w.-]+|example\.(?:com|org|net)\b
 
 
 def image(fork: Fork) -> Finding:
-    """Check that `release.image` is set, and that its registry answers. A request for a login is a valid answer."""
+    """Check that `release.image` is set, and that its registry answers. A registry that requires a login passes too."""
     name = fork.params.release.image
     if name is None:
         example = f"ghcr.io/{fork.repository.lower() if fork.repository else 'OWNER/NAME'}"
@@ -81,7 +81,7 @@ def template_values(fork: Fork) -> Finding:
 
 
 def _is_used(file: Path) -> bool:
-    """Return whether a release reads a file. host.yaml is read only if the overlay includes the component `ingress`."""
+    """Return whether deployments use a file. They use host.yaml only if the overlay includes `ingress`."""
     if file.name != "host.yaml":
         return RUNNER not in file.parents
     overlay = file.with_name("kustomization.yaml").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def _is_used(file: Path) -> bool:
 
 
 def _followed_by_an_agent(fork: Fork) -> bool:
-    """Return whether the manifests of an agent contain the address of this repository, and of no other."""
+    """Return whether the manifests of an agent contain the address of this repository, and no other address."""
     for folder in AGENTS.glob("*/"):
         urls = {url for file in folder.glob("*.yaml") for url in FOLLOWED.findall(file.read_text(encoding="utf-8"))}
         if fork.repository and {repository_at(fork.server, url) for url in urls} == {fork.repository}:
@@ -98,7 +98,7 @@ def _followed_by_an_agent(fork: Fork) -> bool:
 
 
 def prediction_log(fork: Fork) -> Finding:
-    """Check that the overlays have the settings in `prediction_log`, and that the champion has marks `private`."""
+    """Check that the overlays have the settings in `prediction_log`, and that the champion has `private` marks."""
     settings, name = fork.params.prediction_log, "`prediction_log` of params.yaml"
     try:
         compiled = YAML(typ="safe").load((COMPONENTS / PREDICTION_LOG / "kustomization.yaml").read_bytes())

@@ -63,7 +63,7 @@ def origin() -> str | None:
 
 
 def propose(present: Identity, name: str | None, repository: str | None) -> Identity:
-    """Derive an identity from a name and a repository. Keep each part of `present` that differs from the template."""
+    """Derive an identity from a name and a repository. Keep the parts of `present` that differ from the template's."""
     repository = repository or (present.repository if present.repository != TEMPLATE.repository else origin() or "")
     last = re.sub(r"[^a-z0-9]+", "-", repository.rpartition("/")[2].lower()).strip("-")[:MAX_NAME]
     name = name or (present.name if present.name != TEMPLATE.name else last)

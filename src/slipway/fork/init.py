@@ -156,7 +156,7 @@ def _identity_edits(new: Identity) -> tuple[dict[Path, bytes], tuple[Kept, ...]]
 
 
 def _template_folders() -> list[Path]:
-    """Return the template's folders to remove, without sample/remote/, which may contain the fork's data."""
+    """Return the template's folders to remove, without sample/remote/, which can contain the fork's data."""
     folders = [
         Path(entry) for entry, owner in this_manifest().entries.items() if owner == "template" and entry[-1] == "/"
     ]

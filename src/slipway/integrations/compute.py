@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 CONNECT_SECONDS = 10
 WORKER_SECONDS = 60
-"""Time limit for the start of the first worker, which may need a new node in the cluster."""
+"""Time limit for the start of the first worker, which can need a new node in the cluster."""
 
 LOST = {
     "TerminatedWorkerError": "A process was killed, probably because memory is short; lower `compute.processes` and "

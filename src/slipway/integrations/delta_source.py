@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SETTING = "params.yaml: `ingest.format`"
 DIGITS = 20
-"""Number of digits of the version number in the name of a delivery. Delta Lake also uses 20 digits."""
+"""Number of digits of the version number in the name of a delivery. Delta Lake's log files also have 20 digits."""
 APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
 CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE", "REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE")
 """Operations that change or remove rows that were delivered before.

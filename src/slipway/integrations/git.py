@@ -40,7 +40,7 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words that GitHub prints if it refuses a push, each with the cause and the fix. Bypassing rules does not help."""
+"""Words that GitHub prints if it refuses a push, each with the cause and the fix. Bypassing the rules does not help."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words that git prints if it refuses a push because another push came first."""
 
@@ -159,9 +159,9 @@ def branches(pattern: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:
-    """Commit to `main` at `origin` the files that `edit` returns. Return the commit, or None if nothing changes.
+    """Make a commit on `main` at `origin` with the files from `edit`. Return the commit, or None if nothing changes.
 
-    Raises CheckFailed if the remote refuses the push, or if other pushes come first until the time limit.
+    Raises CheckFailed if the remote refuses the push, or if no push succeeds within the time limit.
     """
     clone = _this_clone(environ)
     return _commit_to(clone, MAIN, edit, message, lambda: clone.fetch(MAIN))

@@ -62,7 +62,7 @@ def uncommitted(*paths: str) -> list[tuple[str, str]]:
 
 
 def write_index_and_files(changes: Mapping[str, File | None]) -> None:
-    """Stage all changes in one step, where None removes a file, and then update the work tree.
+    """Stage all changes in one step, and then update the work tree. A file that `changes` maps to None is removed.
 
     After an interruption, `git reset --hard` restores the last commit.
     """

@@ -17,7 +17,7 @@ from slipway.integrations.process import ProcessFailed
 
 MARKER = "<!-- slipway-report"
 READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
-"""The pause before each attempt to read the comments, because GitHub may show a new comment with a short delay."""
+"""The pause before each attempt to read the comments, because GitHub sometimes shows a new comment late."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CommentText:
     """The text of a comment about the commit `head`. `bundle` is the model that the comment shows, or None.
 
     `champion_stays` is true if the change may be merged without releasing that bundle. `is_overruled` is true if the
-    label `ship-anyway` counts for the commit.
+    label `ship-anyway` is valid for the commit.
     """
 
     text: str
@@ -36,7 +36,7 @@ class CommentText:
 
     @property
     def marked(self) -> str:
-        """The text below a hidden line with the commit, the bundle, a word for the two flags and a hash."""
+        """The text after a hidden first line with the commit, the bundle, a word for the two flags, and a hash."""
         digest = hashlib.sha256(self.text.encode()).hexdigest()
         flag = "stays" if self.champion_stays else "overruled" if self.is_overruled else "-"
         return f"{MARKER} {self.head} {self.bundle or 'none'} {flag} {digest} -->\n{self.text}"
@@ -56,7 +56,7 @@ class CommentText:
 class ShownModel:
     """The bundle that a comment shows. `champion_stays` is true if the bundle is not released after the merge.
 
-    `is_overruled` is true if the label `ship-anyway` counted for the commit when the comment was written, at `at`.
+    `at` is the time when the comment was written. `is_overruled` is true if the label `ship-anyway` was valid then.
     """
 
     bundle: str
@@ -145,7 +145,7 @@ def edited_by_another(comment: IssueComment) -> bool:
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:
-    """Return whether CML is safe to use: it would update Slipway's own comment, or create the first one."""
+    """Return whether CML is safe to use: it would update Slipway's own comment, or create the first comment."""
     found = [each.id for each in comments[: cml.COMMENTS_SEARCHED] if cml.WATERMARK.search(_body(each))]
     return found[-1] in [each.id for each in own] if found else not own
 

@@ -13,7 +13,7 @@ from slipway.integrations.storage import describe_error, without_secrets
 DAY = "day="
 """Prefix of the top-level folders, one for each day, such as `day=2026-11-26`."""
 RECORD, ANSWER = "record_", "answer"
-"""Prefix of the columns with the record. Name of the column with the prediction, or prefix for several outputs."""
+"""Prefixes of the columns with the record and with the prediction. A single prediction is in the column `ANSWER`."""
 TRUTH, KNOWN_AT = "truth", "known_at"
 """Columns of joined rows: the truth, and the day on which it became known."""
 HEADER = b"slipway.header"
@@ -80,7 +80,7 @@ class LogStore:
             return bytes(self._files.cat_file(self._path(name)))
 
     def files(self) -> list[str]:
-        """Return the names of all Parquet files, sorted. Raises InputError for a name that leads out of a folder."""
+        """Return the names of all Parquet files, sorted. Raises InputError for a path with the part `..`."""
         names = [name for name in self._names() if name.endswith(".parquet")]
         for name in names:
             if {"", ".", ".."} & {*name.split("/")}:

@@ -98,7 +98,7 @@ def isolated_environment(home: Path, environ: Mapping[str, str]) -> dict[str, st
 def _inherited_environment(at: Path) -> dict[str, str]:
     """Return the environment of this process, with `slipway` on the PATH.
 
-    The code of `at` is on the PYTHONPATH, before the folders that are already there.
+    The folder src/ of the directory `at` comes first on the PYTHONPATH.
     """
     paths = [str((at / "src").resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {

@@ -46,12 +46,12 @@ class Taken(Protocol):
         """Return the largest value of a column in all deliveries, or None if no delivery has the column."""
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> Collection[tuple[Any, ...]]:
-        """Return the values of `columns` in the rows whose value in the last of these columns is at least `low`."""
+        """Return the values of `columns` in each row whose value of the column `columns[-1]` is at least `low`."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a delivery's watermarks, from `low` to `high`, both included.
+    """The range of a delivery's watermarks, from `low` to `high` inclusive.
 
     `low` is None if there is no lower bound.
     """
@@ -138,8 +138,8 @@ class QuerySource:
     def _free_name(self, high: Watermark) -> str:
         """Return an unused name for the new delivery. The name contains `high`, the newest watermark.
 
-        The name is already used if all new rows are late, because an earlier delivery has the newest watermark. A
-        number is then appended.
+        If all new rows are late, an earlier delivery already has the name with the newest watermark. A number is then
+        appended.
         """
         first = self._settings.prefix + _as_text(high)
         names = (first, *(f"{first}_{number:03}" for number in range(2, 1000)))

@@ -111,7 +111,7 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
 
 
 def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
-    """Count rows and their predictions in the same way as a server. `frame` is the result of `features`."""
+    """Count rows and their predictions as a server does. `frame` is the result of the function `features`."""
     answers, signals = bundle.predict_with_signals(tensors(frame, bundle.schema))
     counted = frame.assign(**{name: finite_numbers(values) for name, values in signals.items()})
     return count_rows(counted, dict(zip(bundle.schema.outputs, answers.T, strict=True)), reference)

@@ -28,9 +28,9 @@ def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased
     """Remove all rows with one key. `key` maps each key column to its value as text.
 
     The key is recorded first, so that shippers leave it out of the rows that they have not shipped yet. A file that
-    becomes empty is kept, so that its segment is not shipped again. Files that another program deletes meanwhile are
-    left out. Raises CheckFailed, after all files were searched, if a file is not part of a log, or if its KEY columns
-    differ from those of `key`.
+    becomes empty is kept, so that its segment is not shipped again. Files that another program deletes during the
+    search are skipped. Raises CheckFailed, after all files were searched, if a file is not part of a log, or if its KEY
+    columns differ from those of `key`.
     """
     rows = changed = searched = 0
     others: list[str] = []
@@ -76,7 +76,7 @@ def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased
 
 
 def _forms(store: LogStore, key: Mapping[str, str], secret: str | None) -> set[str]:
-    """Return the hashes of the key that the rows of this log can have, according to one file of each bundle."""
+    """Return all hashes that the key can have in this log. One file of each bundle shows how keys were hashed."""
     forms = set()
     one_of_each = {name.rpartition("/")[0].rpartition("/")[2]: name for name in store.files()}
     for name in one_of_each.values():

@@ -1,8 +1,9 @@
 """Records of erased keys, so that shippers leave out rows that servers have not shipped yet.
 
 A record is a file in the storage of the log. It contains hashes of the erased key, and is deleted after `KEEP_DAYS`
-days. A process that writes a file of the log reads the records before, and again afterwards. An erasure reads the files
-after it has written its record. One of both therefore removes a key that is erased meanwhile.
+days. A process that writes a file of the log reads the records before the write and again after it. An erasure reads
+the files after it has written its record. One of these two processes therefore removes a key that is erased during the
+write.
 """
 
 import os
@@ -51,7 +52,7 @@ class Erasures:
         return bool(new)
 
     def apply(self, table: pa.Table) -> pa.Table:
-        """Remove the rows of erased keys that were answered before their erasure."""
+        """Remove the rows of erased keys whose requests were answered before the erasure."""
         if not self._until:
             return table
         limits = {key: self._until.get(_hash(key)) for key in table["key"].unique().to_pylist() if key is not None}

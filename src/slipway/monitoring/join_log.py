@@ -44,7 +44,7 @@ from slipway.serving.logged_columns import secret_of_keys
 LIVE = Path("build/live.json")
 JOINED = Path("build/joined")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
-"""The numbers of the errors of a full disk. Errors of numpy have no number."""
+"""Values of `errno` for a full disk. None is for errors of numpy, which have no `errno`."""
 
 
 class JoinCounts(Artifact):
@@ -118,7 +118,7 @@ class Live(Artifact):
 
     @property
     def decays(self) -> tuple[LiveDecay, ...]:
-        """The decay in each period that is to be reported, the oldest first."""
+        """The decay in each period to report, the oldest period first."""
         return (*self.earlier, *([self.decay] if self.decay else []))
 
 
@@ -153,11 +153,11 @@ def run(
 ) -> Live:
     """Join a shipped log with labels, and check for skew and decay.
 
-    Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again. For
-    decay, `champion` is the champion at its release, or the reason why decay cannot be computed. Periods in `reported`
-    are not checked again, except for the newest period. The joined rows are copied to the storage `to`, if it is given.
-    With `live.pushgateway` in `params`, the loss by day is pushed there. Raises InputError if the log or the labels
-    cannot be read, or if the loss cannot be pushed.
+    Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again.
+    `champion` is the reference for decay: the champion at its release, or the reason why decay cannot be computed.
+    Periods in `reported` are not checked again, except for the newest period. The joined rows are copied to the storage
+    `to`, if it is given. With `live.pushgateway` in `params`, the loss by day is pushed there. Raises InputError if the
+    log or the labels cannot be read, or if the loss cannot be pushed.
     """
     if to:
         check_place(to, log)
@@ -201,7 +201,7 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:
-    """Write a mask of the labels whose request is in the log several times. Return the mask's absolute path.
+    """Write to `file`, for each label, whether its request is in the log several times. Return the absolute path.
 
     A client chooses the id of its request, so it can repeat the id of an earlier request.
     """

@@ -37,7 +37,7 @@ Bools = NDArray[np.bool_]
 class LabelCounts:
     """Numbers of labels. `repeated` counts labels with the same id as another label.
 
-    `corrected` counts labels that a later label with another truth replaced.
+    `corrected` counts labels that were replaced by a later label with another truth.
     """
 
     labels: int

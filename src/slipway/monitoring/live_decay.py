@@ -31,7 +31,7 @@ from slipway.pipeline.evaluate import check_champion
 from slipway.pipeline.number_text import number
 
 REPORTED = "_reported.json"
-"""Name of the file in the storage of the joined rows, or of the log, that contains the reported periods. Readers of
+"""Name of the file with the reported periods, in the storage of the joined rows or of the log. Readers of
 Parquet folders ignore it, because its name starts with an underscore.
 """
 

@@ -30,7 +30,7 @@ UNKNOWN = -1
 
 
 class LivePart(Artifact):
-    """The loss on all rows, one day or one slice, computed from the rows whose truth is known.
+    """The loss on all rows, on one day, or on one slice. Only rows whose truth is known are included.
 
     `interval` is None if the rows come from too few days.
     """
@@ -152,7 +152,7 @@ def _part(
 
 
 def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
-    """Return whether a day is young: at its `age` in days, less than `MATURE` of its truths is expected to be known."""
+    """Return whether a day is young: after `age` days, too few of its final truths are expected to be known."""
     if not curve or not curve[-1].share:
         return True
     expected = max((each.share for each in curve if each.days <= age), default=0.0)

@@ -20,7 +20,7 @@ If a replica restarts in place, the rows that it counted between the last of the
 MIN_LOOKBACK_SECONDS = 300
 """Maximum age in seconds of a scraped value, or the length of a step if longer.
 
-The default of Prometheus is also 300 seconds. Targets must be scraped more often than that.
+The default of Prometheus is also 300 seconds. Targets must be scraped more than once in this time.
 """
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BINS = sorted({label for labels in LABELS.values() for label in labels})

@@ -18,8 +18,8 @@ def count_rows(frame: pd.DataFrame, outputs: Mapping[str, NDArray[np.float32]], 
     """Count rows and their predictions.
 
     `frame` comes from the function `features`. `outputs` maps each output to its predictions. Features that are not in
-    `frame` are left out. Outputs that are not in `reference` are left out too. A model with many classes has such
-    outputs.
+    `frame` are left out. Outputs that are not in `reference` are left out too, which is possible if a model has many
+    classes.
     """
     known = {name: each for name, each in reference.features.items() if name in frame}
     return RequestCounts(

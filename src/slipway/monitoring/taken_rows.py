@@ -26,7 +26,7 @@ class TakenRows:
         return max((each for each in largest if each is not None), default=None)
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> set[tuple[Any, ...]]:
-        """Return the values of `columns` in the rows whose value in the last of these columns is at least `low`."""
+        """Return the values of `columns` in each row whose value of the column `columns[-1]` is at least `low`."""
         found: set[tuple[Any, ...]] = set()
         for values in self._columns(columns, kinds):
             recent = pc.fill_null(pc.greater_equal(values[-1], pa.scalar(low, kinds[-1])), False)

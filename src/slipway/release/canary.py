@@ -16,10 +16,10 @@ ABORTED = "aborted"
 
 
 def follow(read: Read, deployment: str, image: Image, timeout: int) -> str:
-    """Wait until all replicas run the image. Return a sentence with the seconds.
+    """Wait until all replicas run the image. Return a sentence with the duration in seconds.
 
-    `deployment` is the workload that the Rollout refers to. If the cluster does not answer, it is read again. Raises
-    CheckFailed if the canary is aborted, or if it is not promoted within `timeout` seconds.
+    `deployment` is the workload that the Rollout refers to. If the cluster does not answer, the request is repeated.
+    Raises CheckFailed if the canary is aborted, or if it is not promoted within `timeout` seconds.
     """
     began, state = time.monotonic(), ""
     while time.monotonic() - began < timeout:
@@ -39,7 +39,7 @@ def follow(read: Read, deployment: str, image: Image, timeout: int) -> str:
 def _waits_for(rollout: dict[str, Any], deployment: dict[str, Any], image: Image) -> str:
     """Return ABORTED, or what the canary waits for, or "" if all replicas run the image.
 
-    The status of a Rollout describes the last generation of itself and of the Deployment that its controller has read.
+    The status of a Rollout can be outdated. It contains the generations of Rollout and Deployment that it describes.
     """
     status = rollout.get("status", {})
     images = [each["image"] for each in deployment["spec"]["template"]["spec"]["containers"]]

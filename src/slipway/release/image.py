@@ -241,7 +241,7 @@ def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | N
 
 
 def _card(bundle: Path, provenance: Provenance) -> str:
-    """Return the model card of a bundle. Use the file next to the bundle if `slipway candidate` has written one."""
+    """Return the model card of a bundle. Use the card next to the bundle if `slipway candidate` has written one."""
     loaded, file = load_bundle(bundle), bundle.parent / CARD
     card = file.read_text(encoding="utf-8") if file.is_file() else ""
     return card if f"- Bundle: `{loaded.hash}`" in card.splitlines() else model_card(loaded, provenance)

@@ -101,8 +101,8 @@ def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) ->
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
     """Return the candidate's files, except pipeline files that a merge has changed since the candidate was made.
 
-    Raises CheckFailed if the champion has changed since then. This is checked even if the candidate has no such files,
-    because it is the champion with a new server.
+    Raises CheckFailed if the champion has changed since then. This is checked even for a candidate without such files,
+    which is the champion with a new server.
     """
     files: dict[str, bytes] = {}
     for path in dict.fromkeys((*CHAMPION_FILES, *candidate.files)):

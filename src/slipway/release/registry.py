@@ -56,7 +56,7 @@ class Recorded:
 
 
 def record(params: Params) -> Recorded:
-    """Record the bundle of the pipeline as an MLflow run, unless it has one. Complete an interrupted run.
+    """Record the pipeline's bundle as an MLflow run if it has no run yet. Complete an interrupted run.
 
     Raises CheckFailed if metrics/verdict.json is the verdict on another bundle, and InputError if the registry cannot
     be reached.

@@ -68,18 +68,18 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
 
 
 def last_change(head: Snapshot) -> str:
-    """Return the newest commit up to `head` that may have changed the model and is not a release."""
+    """Return the newest commit up to `head` that possibly changed the model and is not a release."""
     return _last_change(head, embedded_remote())[0]
 
 
 def is_delivery(head: Snapshot) -> bool:
-    """Return True if the newest commit that may have changed the model has changed only data."""
+    """Return True if the last possible change of the model changed only data."""
     remote = embedded_remote()
     return all(path == str(artifacts.DATA_DVC) or is_in(remote, path) for path in _last_change(head, remote)[1])
 
 
 def _last_change(head: Snapshot, remote: Path | None) -> tuple[str, tuple[str, ...]]:
-    """Return the newest commit that may have changed the model and is not a release, with the files that it changed."""
+    """Return the newest commit that possibly changed the model and is not a release, with the files that it changed."""
     pipeline = pipeline_paths(STAGES)
     by_releases = (*CHAMPION_FILES, *PIPELINE_FILES)
     for commit, paths in _first_parents(head):

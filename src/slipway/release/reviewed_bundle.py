@@ -37,14 +37,15 @@ such a remote.
 MAX_BYTES = 2 << 30
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
-"""The exceptions that a damaged ZIP archive can cause. OSError has no other cause for an archive in memory."""
+"""The exceptions that a damaged ZIP archive can cause. For an archive in memory, only damage causes OSError."""
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
     """Replace the rebuilt bundle by the reviewed bundle, evaluate the reviewed bundle, and return its verdict.
 
     `rebuilt` is the hash of the bundle that was trained again. Raises CheckFailed if the reviewed bundle is not found.
-    Also raises CheckFailed if the two bundles give different predictions on the holdout, or change the server.
+    Also raises CheckFailed if the predictions of the two bundles differ on the holdout, or if the server would behave
+    differently.
     """
     _fetch(review, rebuilt, environ)
     rows = read_table(artifacts.HOLDOUT)

@@ -82,7 +82,7 @@ def _in_cluster(
 ) -> Iterator[str]:
     """Apply the overlay of a commit with kubectl, unless an agent does, and wait for its rollout.
 
-    The cluster is that of KUBE_CONFIG or KUBECONFIG. With an agent, only a canary is waited for.
+    The cluster is that of KUBE_CONFIG or KUBECONFIG. If an agent applies the overlay, wait only for a canary.
     """
     with tempfile.TemporaryDirectory() as folder:
         write_manifests(now, Path(folder))

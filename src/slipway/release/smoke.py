@@ -199,7 +199,7 @@ def _check_answers(port: int, golden: Golden) -> str:
 
 
 def _compare_memory(port: int, golden: Golden, variables: Sequence[str]) -> str:
-    """Send the largest request that the server accepts, and compare its peak memory with the limit in kustomize/."""
+    """Send the largest accepted request, and compare the server's peak memory with the limit in kustomize/."""
     settings = read_settings(dict(each.split("=", 1) for each in variables))
     size = max(len(json.dumps(row)) for row in golden.rows) + len(", ")
     records = max(1, min(settings.max_records, settings.max_body // size))

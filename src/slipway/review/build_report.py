@@ -153,7 +153,7 @@ def _latency() -> Latency:
 def _periods(scores: pd.DataFrame, params: Params) -> tuple[PeriodLoss, ...]:
     """Return the mean losses in at most MAX_PERIODS periods of the holdout.
 
-    Return () if rows have no time. Also return () if the loss compares pairs of rows, because the rows of a pair may
+    Return () if rows have no time. Also return () if the loss compares pairs of rows, because the rows of a pair can
     come from different periods.
     """
     if TIME not in scores or params.task.loss in LOSSES_OF_PAIRS:
@@ -202,8 +202,8 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
     """Return the differences from the base branch.
 
-    `readable` contains the parameters and the model. If the pipeline stopped, they may be invalid, and `readable` is
-    None.
+    `readable` contains the parameters and the model. If the pipeline stopped, `readable` is None, because both can be
+    invalid.
     """
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
@@ -226,8 +226,8 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
 def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[ParameterChange, ...]:
     """Return the changed parameters. With `only_read`, return only the parameters that the pipeline reads.
 
-    `broken` means that params.yaml may be invalid. With `broken`, return () if DVC cannot compare the file. Without
-    `broken`, DVC's failure raises InputError.
+    `broken` means that params.yaml is possibly invalid. With `broken`, return () if DVC cannot compare the file.
+    Without `broken`, DVC's failure raises InputError.
     """
     try:
         with Repo() as repo:

@@ -122,7 +122,7 @@ def _is_narrower(old: Column, new: Column) -> bool:
 
 
 def _rises(old: float | str | None, new: float | str | None, sign: int) -> bool:
-    """Return whether a lower bound (`sign` 1) rises, or an upper bound (-1) falls.
+    """Return whether a lower bound (`sign` 1) rises, or an upper bound (`sign` -1) falls.
 
     The bounds of a date column are ISO dates.
     """

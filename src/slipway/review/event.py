@@ -94,7 +94,7 @@ def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
 
 
 def _override_in_queue(number: int, environ: Mapping[str, str]) -> Override | None:
-    """Return who overruled the gate for the last commit of a pull request. Without a report on it, return None."""
+    """Return who overruled the gate for the last commit of a pull request. Return None if it has no report."""
     if current_override(number, environ) is None:
         return None
     repository = github.connect(environ)
@@ -110,8 +110,8 @@ def _override_in_queue(number: int, environ: Mapping[str, str]) -> Override | No
 def override_on(shown: ShownModel, number: int, environ: Mapping[str, str]) -> Override | None:
     """Return who overruled the gate for the commit of the report `shown` on a pull request, or None.
 
-    The label counts if it is set now, and if the report shows it or is older. A label that was added to an earlier
-    commit does not count.
+    The label counts if it is set now, and if the report shows it or is older than the label. A label that was added to
+    an earlier commit does not count.
     """
     found = current_override(number, environ)
     return found if found and (shown.is_overruled or found.at >= shown.at) else None

@@ -36,7 +36,7 @@ class Look:
 def line_about(verdict: Verdict) -> str:
     """Return the commit message line that records the evaluation of a model, or "" if there is nothing to record.
 
-    The verdict is not trusted. A model with the champion's predictions does not count, because it is not chosen by its
+    The verdict is not trusted. A model with the champion's predictions is not recorded, because it is not chosen by its
     loss on the holdout.
     """
     if verdict.verdict == "unchanged" or verdict.same_predictions or not BUNDLE.fullmatch(verdict.challenger_bundle):

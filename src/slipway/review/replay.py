@@ -205,7 +205,7 @@ def _predict(records: list[dict[str, Any]], bundle: Bundle) -> tuple[list[int], 
 
 
 def _accepted(reader: Records, records: list[dict[str, Any]], start: int, stop: int) -> Iterator[tuple[int, Tensors]]:
-    """Yield the tensors of accepted records, each with the position of its first record.
+    """Yield batches of accepted records as tensors, each with the position of the batch's first record.
 
     A batch that is refused as a whole is read record by record, so that only its invalid records are left out.
     """

@@ -57,8 +57,8 @@ def compare_with_truth(
 ) -> ReplayTruth | None:
     """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
 
-    `rows` has the columns of `truth_columns` and of the log. `before` has the predictions of the champion, `models[0]`,
-    and `now` those of the challenger.
+    `rows` has the columns of `truth_columns` and of the log. `before` has the predictions of the champion
+    (`models[0]`), and `now` has the challenger's predictions.
     """
     truth = _truth(rows[TRUTH], models[0].schema)
     known = np.isfinite(truth)

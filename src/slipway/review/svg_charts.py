@@ -73,7 +73,7 @@ def _legend(axes: Axes, theme: Theme) -> None:
 
 
 def _interval(result: PipelineResult, theme: Theme) -> Figure:
-    """Draw the intervals for all rows and for each slice that has one, in percent of the reference's loss."""
+    """Draw the interval for all rows and the intervals for slices, in percent of the reference's loss."""
     verdict = result.verdict
     rows = [("all rows", verdict.comparison, verdict.reference_loss, False)] if verdict.comparison else []
     slices = sorted((part for part in verdict.slices if part.judged), key=lambda part: part.relative)[:MAX_SLICES]

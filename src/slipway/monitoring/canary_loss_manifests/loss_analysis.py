@@ -1,7 +1,8 @@
 """The canary analysis of the loss on requests whose truth is known. It compares the canary with the stable replicas.
 
 `slipway join` pushes the loss by bundle and day (`slipway.monitoring.push_loss`). Only days on which both bundles
-answered are compared, because the loss can differ between days. Without enough truths, the metric is inconclusive.
+answered requests are compared, because the loss can differ between days. Without enough truths, the metric is
+inconclusive.
 """
 
 from statistics import NormalDist
@@ -39,7 +40,7 @@ class LossAnalysis:
 def loss(drift: Drift, decay: Decay) -> Metric:
     """Return the metric for the difference of the losses, weighted by the canary's rows of each day.
 
-    The difference may be up to the margin of `decay`, plus an allowance for chance at the confidence of `drift`. Both
+    The allowed difference is the margin of `decay`, plus an allowance for chance at the confidence of `drift`. Both
     bundles need `decay.minimum_rows` rows.
     """
     deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
@@ -56,7 +57,7 @@ def loss(drift: Drift, decay: Decay) -> Metric:
 
 
 def _by_day(gauge: str, replicas: str) -> str:
-    """Return a query for a gauge of the bundle that some replicas serve, by day."""
+    """Return a query for the daily values of a gauge, for the bundle that the selected replicas serve."""
     return f"max by (day) ({gauge} and on (bundle) slipway_model_info{{{replicas}}})"
 
 

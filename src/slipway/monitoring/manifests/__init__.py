@@ -18,7 +18,7 @@ SOURCES = {
     "canary-analysis/compiled": Path(__file__).parents[1] / "canary_manifests",
     "canary-loss/compiled": Path(__file__).parents[1] / "canary_loss_manifests",
 }
-"""Folder below COMPONENTS that is compiled → the source folder that it is compiled from."""
+"""Maps each compiled folder below COMPONENTS to the source folder that it is compiled from."""
 PREDICTION_LOG = "prediction-log/compiled"
 """Folder below COMPONENTS with the settings of the prediction log. python-kustomize cannot compile its patches."""
 HEADER = "# Written by `make manifests` from params.yaml and src/model/. Do not edit.\n"

@@ -214,7 +214,7 @@ def _counts(window: str, timing: Timing) -> list[Rule]:
 
 
 def _up_to(edge: str) -> str:
-    """Return a query for the number of rows below an edge of each bin: the upper (`bin`) or the lower (`above`)."""
+    """Return a query for the number of rows below the upper edge (`bin`) or the lower edge (`above`) of each bin."""
     return (
         f"  (slipway:training_rows * 0 + on ({DISTRIBUTION}, {edge}) group_left ()\n"
         f'    label_replace(slipway:rows_up_to:rate, "{edge}", "$1", "le", "(.+)"))'

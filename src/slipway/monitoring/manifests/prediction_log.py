@@ -21,7 +21,7 @@ def component(settings: PredictionLog | None) -> dict[str, Any]:
 def settings_patch(settings: PredictionLog) -> dict[str, Any]:
     """Return the patch of the Deployment that contains the settings.
 
-    Kubernetes replaces `$(NAME)` in a variable by a variable before it, and `$$` by `$`.
+    In the value of a variable, Kubernetes replaces `$(NAME)` by an earlier variable, and `$$` by `$`.
     """
     address = settings.address.rstrip("/").replace("$", "$$")
     shipper = [
