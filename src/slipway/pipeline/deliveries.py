@@ -284,7 +284,7 @@ def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], 
 
 
 def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
-    """Yield a fault for each number in a feature that is too large for float32.
+    """Yield a fault for each number that is too large for float32, if its column is a feature.
 
     The model and the server would read such a number as infinite.
     """

@@ -1,4 +1,4 @@
-"""Read a delivery in chunks: a CSV file, a Parquet file, or a folder with parts in one of these formats.
+"""Read a delivery in chunks. A delivery is a CSV file, a Parquet file, or a folder with parts in one of these formats.
 
 A folder may also contain images. The CSV or Parquet files of such a folder are the index, which names the image file of
 each row.
@@ -254,7 +254,7 @@ def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Convert the types `string_view` and `binary_view`, from which Arrow cannot select rows."""
+    """Convert the types `string_view` and `binary_view`, because Arrow cannot select rows of these types."""
     return table.cast(pa.schema([each.with_type(_type_without_views(each.type)) for each in table.schema]))
 
 

@@ -1,4 +1,4 @@
-"""Convert those preprocessing steps of scikit-learn to ONNX nodes for which skl2onnx fails or ignores an option."""
+"""Convert scikit-learn's preprocessing steps to ONNX nodes if skl2onnx fails on them or ignores an option."""
 
 import warnings
 

@@ -285,7 +285,7 @@ def _read_iso_8601(texts: "pd.Series[str]", dtype: DataType) -> "pd.Series[Any]"
 
 
 def _within_range(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Remove times that do not fit into 64-bit nanoseconds. For them, pandas would reject the whole column."""
+    """Remove times that do not fit into 64-bit nanoseconds. One such time would make pandas reject the whole column."""
     zone = times.dt.tz
     first, last = (each.tz_localize(zone) for each in (pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")))
     return times.where(times.between(first, last))
@@ -371,7 +371,7 @@ def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:
 
 
 def _is_faithful(text: str) -> bool:
-    """Return True if the conversion to float loses nothing.
+    """Return True if converting the text to float loses no digits.
 
     The text must be the float's exact value, its shortest form, or its form with 17 digits.
     """

@@ -56,7 +56,7 @@ class LoggedColumns:
         )
 
     def keys(self, values: Sequence[Sequence[Any]]) -> list[str] | None:
-        """Return the hash of each row's key as hex digits. Return None if requests lack the key."""
+        """Return the hash of each row's key as hex digits. Return None if requests do not contain the key."""
         if not self.key:
             return None
         types = [each.type for each in self.key]

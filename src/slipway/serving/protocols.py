@@ -373,7 +373,7 @@ class Infer(PredictionProtocol):
         return request
 
     def _without_unknown(self, request: _Inference) -> Tensors:
-        """Convert inputs, without unknown inputs that the bundle ignores. Raises Problem with a list of all faults."""
+        """Convert inputs, and skip unknown inputs that the bundle ignores. Raises Problem with a list of all faults."""
         for output in request.outputs or ():
             if output.name not in self._outputs:
                 name, known_names = output.name[:MAX_NAME], " or ".join(map(repr, self._outputs))

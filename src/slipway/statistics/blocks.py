@@ -5,8 +5,9 @@ by leaving out one block at a time, as in the cluster jackknife CV3 (MacKinnon, 
 
 Errors of consecutive days may also be correlated. Autoregressions estimate how many consecutive days are equivalent to
 one independent block. Their input is a series with one number for each day: the change of the estimate if the day is
-left out. The result is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction for short
-series (1954). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
+left out. The resulting variance is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction
+for short series (1954). The variances by day and by group are combined as in two-way clustering (Cameron, Gelbach and
+Miller 2011).
 
 The interval uses Student's t distribution. The degrees of freedom are the number of independent blocks minus one.
 Blocks of unequal size are equivalent to a smaller number of blocks of equal size (Kish 1965). If several models are
@@ -90,7 +91,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Mean(Estimate):
-    """The mean of rows. `days` and `groups` are the numbers of distinct days and groups.
+    """The mean of a value over rows. `days` and `groups` are the numbers of distinct days and groups.
 
     `days` is None if rows have no time, and `groups` is None if rows have no group.
     """
@@ -250,7 +251,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
 
 def _variance(left_out: _LeftOut) -> tuple[float, float]:
-    """Return the variance of an estimate for independent blocks, and the equivalent number of equal blocks."""
+    """Return the variance of an estimate for independent blocks, and the equivalent number of blocks of equal size."""
     blocks = len(left_out.sizes)
     if blocks == 1:
         return math.inf, 1.0
@@ -268,8 +269,8 @@ def block_length(series: Floats) -> float:
     """Return how many consecutive elements are equivalent to one independent element, at least `SHORTEST_BLOCK`.
 
     The result is the variance of the mean of `series`, divided by the variance that the mean of independent elements
-    would have. One estimate is computed by an autoregression of each order from 1 to the cube root of the length of
-    `series`. The largest estimate is returned.
+    would have. The ratio is estimated by several autoregressions: one for each order from 1 to the cube root of
+    `len(series)`. The largest estimate is returned.
     """
     size = len(series)
     orders = int(size ** (1 / 3))
