@@ -21,7 +21,7 @@ ESCAPED_QUOTE = b'\\"'
 value.
 """
 MOST_BYTES = 64_000_000
-"""Maximum size of a line, of a quoted value and of adjacent blank lines in bytes. A larger size means an unclosed
+"""Maximum size in bytes of a line, of a quoted value and of adjacent blank lines. A larger size means an unclosed
 quote, or a compressed file that was made to fill the memory.
 """
 

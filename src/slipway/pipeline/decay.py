@@ -190,9 +190,9 @@ def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, para
 def _at_release(
     rows: pd.DataFrame, bundle: Bundle, release: Release, params: Params, model: Model
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
-    """Return the rows that the model was not trained on, the holdout of its release, and the scores of this holdout.
+    """Return the rows that the model was not trained on, the holdout of its release, and the losses on this holdout.
 
-    If the holdout cannot be identified, return all rows that were possibly in it, and None for the scores.
+    If the holdout cannot be identified, return all rows that were possibly in it, and None for the losses.
     """
     holdout = check_release(release, bundle, params, model)
     check_columns(bundle, list(rows.columns))
@@ -388,7 +388,8 @@ def _slices(
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
     """Yield each slice of the delivery: its column, its value, its rows, and its rows at release or None.
 
-    The yielded rows are copies. Do not keep the copies for all slices, because they may not fit into memory.
+    The yielded rows are copies. Do not keep the copies for all slices, because all copies together can exceed the
+    memory.
     """
     for column in [name for name in now if name.startswith(SLICE)]:
         for value, part in now.groupby(column):

@@ -65,7 +65,7 @@ class Delivery:
     is_key_list: bool = False
     """True if the delivery is a list of keys. The rows with these keys are deleted from earlier deliveries."""
     deleted: Ids = field(default_factory=lambda: NO_IDS)
-    """The ids of the rows in earlier deliveries that a list of keys deletes."""
+    """The ids of the earlier rows that a list of keys deletes."""
     unmatched: int = 0
     """The number of keys in the list of keys that match no earlier row."""
     replaced: Ids = field(default_factory=lambda: NO_IDS)

@@ -42,7 +42,7 @@ OTHER_FOLDERS = {
     ".hoodie": "is a Hudi table, which also has files of older rows; deliver its current rows as a folder of Parquet "
     "files",
 }
-"""Maps the name of a folder whose files are not rows of the delivery to the cause and the fix in the message."""
+"""Names of folders that a delivery must not contain, each with the cause and the fix for the message."""
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 DAMAGED = (

@@ -1,6 +1,6 @@
 """Divide the values of a feature or a prediction into bins. Training, serving and drift use the same bins.
 
-This module may import only packages that the server image contains.
+This module imports only packages that the server image contains.
 """
 
 from collections.abc import Sequence

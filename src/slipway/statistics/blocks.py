@@ -39,7 +39,7 @@ MINIMUM_BLOCKS = 4
 """Minimum number of independent blocks. The limit is low, because the estimated number of blocks varies by chance."""
 SHORTEST_BLOCK = 0.8
 """Minimum length of a block in days. For independent days, the true length is 1, and the estimate varies around 1. A
-minimum of 1 would remove only the smaller estimates, so intervals would be too wide on average.
+minimum of 1 would raise only the estimates below 1, so intervals would be too wide on average.
 """
 LARGEST_MEMORY = 0.95
 """Maximum sum of the autoregressive coefficients. If the sum is near 1, the series has no well-defined mean."""
