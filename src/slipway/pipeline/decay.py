@@ -117,9 +117,9 @@ def decay_on(
 ) -> DeliveryDecay | None:
     """Return the champion's decay on one delivery.
 
-    Return None if all rows of the delivery were already used: to train the champion, or to evaluate it at its release. `rows` are the
-    accepted rows of all deliveries. These rows include the holdout of the release. The loss at release in each slice is
-    computed from this holdout.
+    Return None if all rows of the delivery were already used to train the champion, or to evaluate it at its release.
+    `rows` are the accepted rows of all deliveries. These rows include the holdout of the release. The loss at release
+    in each slice is computed from this holdout.
     """
     unseen, judged, then = _at_release(rows, bundle, release, params, model)
     delivered = unseen[unseen[DELIVERY] == delivery]

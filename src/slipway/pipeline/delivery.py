@@ -1,6 +1,6 @@
 """Read a delivery in chunks. A delivery is a CSV file, a Parquet file, or a folder with parts in one of these formats.
 
-A folder may also contain images. The CSV or Parquet files of such a folder are the index, which names the image file of
+A folder can also contain images. The CSV or Parquet files of such a folder are the index, which names the image file of
 each row.
 
 No other module opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks` reads one

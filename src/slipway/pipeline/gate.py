@@ -161,8 +161,8 @@ def sameness(scores: pd.DataFrame, evaluation: Evaluation, within: float) -> str
     Return None if the predictions differ, if different decision rules give different losses, or if there is no
     champion.
 
-    Another processor may round differently. Models that are otherwise equal then have different bytes, but their
-    predictions on the holdout agree within the relative tolerance `within`.
+    If two equal models are trained on different processors, rounding can make their bytes differ. Their predictions on
+    the holdout then agree within the relative tolerance `within`.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     if champion is None:

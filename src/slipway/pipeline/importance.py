@@ -29,7 +29,7 @@ MANY_FEATURES = 100
 
 @dataclass(frozen=True)
 class ScoredFeatures:
-    """The scores of both models' features, and the name of the newest delivery.
+    """The scores of the features of champion and challenger, and the name of the newest delivery.
 
     The features are sorted by their importance in the challenger, the most important first.
     """

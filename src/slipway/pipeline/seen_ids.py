@@ -27,7 +27,7 @@ class IdFilter:
         self._table = np.zeros(2 ** (bits - 3), dtype=np.uint8)
 
     def may_have(self, ids: Ids) -> NDArray[np.bool_]:
-        """Return a mask of the ids that may be in the set. An id outside of this mask is not in the set."""
+        """Return a mask of the ids that are possibly in the set. An id outside of this mask is not in the set."""
         places, bits = self._places(ids)
         found: NDArray[np.bool_] = (self._table[places] & bits) != 0
         return found

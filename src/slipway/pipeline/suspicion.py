@@ -22,7 +22,7 @@ MATTERS = 0.1
 
 @dataclass(frozen=True)
 class _Feature:
-    """A feature of the challenger, with its share of the importance in both models."""
+    """A feature of the challenger, with its share of the importance in champion and challenger."""
 
     name: str
     alone: float

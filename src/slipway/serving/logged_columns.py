@@ -2,7 +2,7 @@
 
 Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a KEY
 column is marked `private`, keys are hashed with SLIPWAY_PREDICTION_LOG_SECRET. Without a secret, a reader of the log
-could find a private value by hashing all possible values.
+could hash all possible values, and so find a private value.
 """
 
 import struct

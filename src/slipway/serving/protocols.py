@@ -64,7 +64,7 @@ class PredictionProtocol(ABC):
         return self.write(self.model.predict(tensors), form)
 
     def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
-        """Return True if a body certainly has one row. False means unknown, because the body is not parsed."""
+        """Return True if a body certainly has one row, and False if that is unknown. The body is not parsed."""
         return False
 
     @abstractmethod

@@ -3,8 +3,8 @@
 A block is a set of rows with correlated errors: the rows of one day, or the rows of one group. The variance is computed
 by leaving out one block at a time, as in the cluster jackknife CV3 (MacKinnon, Nielsen and Webb 2023).
 
-Errors of consecutive days may also be correlated. Autoregressions estimate how many consecutive days are equivalent to
-one independent block. Their input is a series with one number for each day: the change of the estimate if the day is
+The errors of consecutive days can also be correlated. Autoregressions estimate how many consecutive days are equivalent
+to one independent block. Their input is a series with one number for each day: the change of the estimate if the day is
 left out. The resulting variance is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction
 for short series (1954). The variances by day and by group are combined as in two-way clustering (Cameron, Gelbach and
 Miller 2011).

@@ -32,7 +32,7 @@ def jensen_shannon(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
 
 
 def bin_numbers(before: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the values of each array in bins whose edges are the deciles of `before`. No value may be missing."""
+    """Count the values of each array in bins, whose edges are the deciles of `before`. Values must not be missing."""
     edges = decile_edges(before)
     return count_numbers(before, edges), count_numbers(now, edges)
 
