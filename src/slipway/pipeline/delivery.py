@@ -254,7 +254,7 @@ def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Convert the types `string_view` and `binary_view`, because Arrow cannot select rows of these types."""
+    """Convert the types `string_view` and `binary_view`, whose rows Arrow cannot select."""
     return table.cast(pa.schema([each.with_type(_type_without_views(each.type)) for each in table.schema]))
 
 

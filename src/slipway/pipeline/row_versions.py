@@ -39,7 +39,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class NewestVersions:
-    """Sorted ids, each with a row number. Rows with the same id and a smaller row number are replaced or deleted."""
+    """Sorted ids, each with the first row number that is neither replaced nor deleted."""
 
     ids: Ids
     starts: NDArray[np.int64]

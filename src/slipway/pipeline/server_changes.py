@@ -1,7 +1,7 @@
 """Find what the challenger's bundle changes for the server, apart from its predictions.
 
-A bundle with such a change can ship although its predictions are equal to those of the champion. Otherwise, a new mark
-`private`, for example, would never reach the server.
+A bundle with such a change can ship although its predictions equal the champion's. Otherwise, a new mark `private`, for
+example, would never reach the server.
 """
 
 from collections.abc import Iterator, Sequence

@@ -82,7 +82,7 @@ class Header(Struct, frozen=True, omit_defaults=True):
 
 
 class Block(Struct, frozen=True, array_like=True):
-    """The logged rows of one or more requests. A segment stores each block as one frame."""
+    """The logged rows of one or more requests."""
 
     requests: list[tuple[str, float, float]]
     """For each request: its id, the time of the response (seconds since 1970), and the duration in seconds."""

@@ -118,8 +118,8 @@ class Runs:
     def seconds_ahead(self, rows: int) -> float:
         """Return the delay in seconds that queued jobs would cause for a new request with this number of rows.
 
-        Jobs take turns, one run at a time. Each queued job therefore delays the new request by the time for the job's
-        rows, or by the time for the request's own rows, if that is shorter.
+        Jobs take turns, one run at a time. Each queued job therefore delays the new request by the run time of the
+        job's or the request's rows, whichever is shorter.
         """
         return sum(min(job.rows - job.start, rows) for job in self._jobs) * self.plan.seconds_per_row
 

@@ -5,9 +5,8 @@ by leaving out one block at a time, as in the cluster jackknife CV3 (MacKinnon, 
 
 The errors of consecutive days can also be correlated. Autoregressions estimate how many consecutive days are equivalent
 to one independent block. Their input is a series with one number for each day: the change of the estimate if the day is
-left out. The resulting variance is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction
-for short series (1954). The variances by day and by group are combined as in two-way clustering (Cameron, Gelbach and
-Miller 2011).
+left out. The variance is prewhitened (Andrews and Monahan 1992), with Kendall's correction for short series (1954). The
+variances by day and by group are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
 
 The interval uses Student's t distribution. The degrees of freedom are the number of independent blocks minus one.
 Blocks of unequal size are equivalent to a smaller number of blocks of equal size (Kish 1965). If several models are
@@ -240,7 +239,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
     `both` is the variance if a block consists of the rows with the same day and the same group. The variance by days
     and the variance by groups both include `both`, so `both` is subtracted once from their sum. `rows` is the number of
-    rows. If rows have weights, `rows` is the equivalent number of rows of equal weight (Kish 1965).
+    rows or, if rows have weights, the equivalent number of rows of equal weight (Kish 1965).
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
