@@ -119,7 +119,7 @@ class Runs:
         """Return the delay in seconds that queued jobs would cause for a new request with this number of rows.
 
         Jobs take turns, one run at a time. Each queued job therefore delays the new request by the run time of the
-        job's or the request's rows, whichever is shorter.
+        job's rows, at most by that of the request's rows.
         """
         return sum(min(job.rows - job.start, rows) for job in self._jobs) * self.plan.seconds_per_row
 
