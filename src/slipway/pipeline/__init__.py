@@ -1,1 +1,1 @@
-"""The stages validate, split, train, evaluate and gate. A stage only reads and writes files."""
+"""The stages validate, split, train, evaluate and gate. Stages exchange data only through files."""

@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(list[float]).decode
 
 
 def objects(arrays: "list[Any] | NDArray[Any]", positions: NDArray[np.intp] | None = None, rows: int = 0) -> Any:
-    """Return a one-dimensional NumPy array of objects, whose elements are `arrays`.
+    """Return a one-dimensional NumPy array of objects, with `arrays` as its elements.
 
     With `positions`, the result has `rows` elements: each array at its position, and None at all other positions.
     """
@@ -47,7 +47,7 @@ def has_arrays(kind: pa.DataType, column: str) -> bool:
 
 
 def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors as float32 arrays, and a row mask for each fault. Missing and faulty vectors become None."""
+    """Return vectors as float32 arrays, and a mask of the rows with each fault. Missing and faulty ones become None."""
     given = np.asarray(values.is_valid())
     if pa.types.is_string(values.type):
         values = pa.array([_from_json(text) for text in values.to_pylist()], pa.list_(pa.float64()))
@@ -66,7 +66,7 @@ def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Fault
 def read_images(
     values: pa.Array, shape: tuple[int, ...], readers: Iterable[Callable[[str], bytes]] = repeat(decode_base64)
 ) -> tuple["pd.Series[Any]", Faults]:
-    """Return the encoded images as bytes, and a row mask for each fault. Missing and faulty images become None.
+    """Return encoded images as bytes, and a mask of the rows with each fault. Missing and faulty images become None.
 
     For each row, `readers` yields a function that converts the row's text to the bytes of its image. The default
     function decodes base64.

@@ -74,8 +74,8 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
     """Convert a fitted estimator to an ONNX graph.
 
     The graph has the inputs `numbers` and `categories`, and one further input for each vector. Its only output contains
-    predictions or probabilities, or the columns of a transformer. Raises NotConvertible if a step has no equivalent in
-    ONNX.
+    the predictions, the probabilities, or the columns that a transformer returns. Raises NotConvertible if a step has
+    no equivalent in ONNX.
     """
     if hasattr(fitted, "transform") and not hasattr(fitted, "predict"):
         return convert_steps([("transformer", fitted)], schema, output)
@@ -254,7 +254,7 @@ class _Conversion:
         return raw if method == "decision_function" else self._linked(ensemble, raw, method)
 
     def _whole_categories(self, ensemble: Ensemble, given: Matrix) -> tuple[Ensemble, Matrix]:
-        """Append integer copies of the categorical features. Splits by category then read these copies."""
+        """Append integer copies of the categorical features. Splits on a category then read the copies."""
         if not ensemble.whole:
             return ensemble, given
         features = sorted(ensemble.whole)

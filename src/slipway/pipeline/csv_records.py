@@ -1,4 +1,4 @@
-"""Split CSV into records, as RFC 4180 defines it, and report each fault with its cause. No record is lost."""
+"""Split CSV into records, as RFC 4180 defines them, and report each fault with its cause. No record is lost."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ ESCAPED_QUOTE = b'\\"'
 value.
 """
 MOST_BYTES = 64_000_000
-"""Maximum size of a line, of a quoted value and of adjacent blank lines in bytes. A larger size means an unclosed
+"""Maximum size in bytes of a line, of a quoted value and of adjacent blank lines. A larger size means an unclosed
 quote, or a compressed file that was made to fill the memory.
 """
 
@@ -30,7 +30,7 @@ quote, or a compressed file that was made to fill the memory.
 class Rows:
     """A block of records from a file, as text, with their row numbers. The header is row 1.
 
-    If a record cannot be split into columns, `malformed` maps its row number to its fault and its line.
+    If a record cannot be split into columns, `malformed` maps its row number to the fault and the text of the line.
     """
 
     table: pa.Table
@@ -42,7 +42,7 @@ class Rows:
 def read_csv(stream: IO[bytes], where: str, block_bytes: int) -> Iterator[Rows]:
     """Yield the records of a file in blocks of about `block_bytes` bytes.
 
-    Raises InputError if the file is empty, truncated or not UTF-8, or if it ends its lines with CR alone.
+    Raises InputError if the file is empty, truncated or not UTF-8, or if its lines end with CR alone.
     """
     blocks = _blocks(stream, where, block_bytes)
     header, first_block = _header(next(blocks, b""), where)

@@ -7,11 +7,11 @@ slice with enough rows. A bias has grown if its whole interval is above max(0, b
 bias has also grown if its whole interval is below min(0, bias at release) minus the allowed bias.
 
 Confidence intervals are computed by day and by group, as in the gate. The loss at release also has a sampling error.
-The interval of the current loss therefore uses the standard error of the difference between the two losses.
+The interval of the current loss therefore uses the standard error of the difference from the loss at release.
 
 The probability of a false alarm is at most 1 - `decay.confidence`. Bonferroni's correction divides this probability
-between the tests. Half of it is for the loss on all rows, a quarter for the biases, and a quarter for all slices
-together. The test of a loss is one-sided, because a lower loss is not decay.
+between the tests. Half of the probability is for the loss on all rows, a quarter for the biases, and a quarter for all
+slices together. The test of a loss is one-sided, because a lower loss is not decay.
 """
 
 import math
@@ -117,7 +117,7 @@ def decay_on(
 ) -> DeliveryDecay | None:
     """Return the champion's decay on one delivery.
 
-    Return None if all rows of the delivery were already used: to train the champion, or to evaluate it at its release.
+    Return None if all rows of the delivery were already used to train the champion, or to evaluate it at its release.
     `rows` are the accepted rows of all deliveries. These rows include the holdout of the release. The loss at release
     in each slice is computed from this holdout.
     """
@@ -139,7 +139,7 @@ def decay_on(
 
 
 def check_release(release: Release, bundle: Bundle, params: Params, model: Model) -> Holdout:
-    """Return the holdout of the release. Raises InputError if later losses are not comparable with its loss."""
+    """Return the holdout of the release. Raises InputError if later losses cannot be compared with its loss."""
     if release.value is None or release.holdout is None or release.loss != params.task.loss_name:
         name = params.task.loss_name.replace("_", " ")
         raise InputError(
@@ -169,7 +169,7 @@ class AtRelease:
     """The sorted ids of the champion's training rows and, if they are available, of the holdout rows of its release."""
 
     def has_seen(self, ids: Ids) -> NDArray[np.bool_]:
-        """Return a mask of the ids that are in `seen`."""
+        """Return a mask of the ids of rows that the champion was trained or evaluated on."""
         return contained(ids, self.seen)
 
 
@@ -190,9 +190,9 @@ def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, para
 def _at_release(
     rows: pd.DataFrame, bundle: Bundle, release: Release, params: Params, model: Model
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
-    """Return the rows that the model was not trained on, the holdout of its release, and the scores of this holdout.
+    """Return the rows that the model was not trained on, the holdout of its release, and the losses on this holdout.
 
-    If the holdout cannot be identified, return all rows that were possibly in it, and None for the scores.
+    If the holdout cannot be identified, return all rows that were possibly in it, and None for the losses.
     """
     holdout = check_release(release, bundle, params, model)
     check_columns(bundle, list(rows.columns))
@@ -207,8 +207,8 @@ def _at_release(
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
     """Return the rows that were most likely in the holdout of the release.
 
-    A row qualifies if the current split holds it out and its time is in the period of that holdout. If more rows
-    qualify than the holdout had, the rows from the oldest deliveries are returned.
+    A row qualifies if the current split holds it out and its time is in the period of the release's holdout. If more
+    rows qualify than the holdout had, the rows from the oldest deliveries are returned.
     """
     candidates = unseen[by_hash(unseen, params.split)]
     if model.TIME and holdout.first and holdout.last:
@@ -388,7 +388,8 @@ def _slices(
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
     """Yield each slice of the delivery: its column, its value, its rows, and its rows at release or None.
 
-    The yielded rows are copies. Do not keep the copies for all slices, because they may not fit into memory.
+    The yielded rows are copies. Do not keep the copies for all slices, because all copies together can exceed the
+    memory.
     """
     for column in [name for name in now if name.startswith(SLICE)]:
         for value, part in now.groupby(column):
@@ -452,7 +453,7 @@ def _part(
 
 
 def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
-    """Return the current loss with the standard error of its difference from the loss at release times `times`.
+    """Return the current loss with the standard error of the difference from `times` * loss at release.
 
     If the holdout rows of the release are not available, the variance at release is estimated from the delivery's
     losses.
@@ -488,7 +489,7 @@ def smallest_found(
 
 
 def allowed_bias(size: float, params: Params) -> float:
-    """Return the allowed bias, in the unit of the target for a regression, or as a probability for classes.
+    """Return the allowed bias, in the unit of the target (regression) or as a probability (classification).
 
     For a regression, `decay.bias` is a share of `size`, the mean absolute truth.
     """
@@ -534,9 +535,9 @@ def _loss(part: Part, words: Wording) -> str:
 
 
 def _ends(measure: Measure, amount: Callable[[float], str], order: int = 1) -> str:
-    """Return the confidence level and the interval as text, after a comma.
+    """Return the confidence level and the interval as text that starts with a comma.
 
-    The order -1 reverses the ends of the interval.
+    With `order` -1, the upper end is written first.
     """
     if measure.interval is None:
         return ""

@@ -65,7 +65,7 @@ class Delivery:
     is_key_list: bool = False
     """True if the delivery is a list of keys. The rows with these keys are deleted from earlier deliveries."""
     deleted: Ids = field(default_factory=lambda: NO_IDS)
-    """The ids of the rows in earlier deliveries that a list of keys deletes."""
+    """The ids of the earlier rows that a list of keys deletes."""
     unmatched: int = 0
     """The number of keys in the list of keys that match no earlier row."""
     replaced: Ids = field(default_factory=lambda: NO_IDS)
@@ -284,7 +284,7 @@ def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], 
 
 
 def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
-    """Yield a fault for each number in a feature that is too large for float32.
+    """Yield a fault for each number that is too large for float32, if its column is a feature.
 
     The model and the server would read such a number as infinite.
     """

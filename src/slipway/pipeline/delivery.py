@@ -1,6 +1,6 @@
-"""Read a delivery in chunks: a CSV file, a Parquet file, or a folder with parts in one of these formats.
+"""Read a delivery in chunks. A delivery is a CSV file, a Parquet file, or a folder with parts in one of these formats.
 
-A folder may also contain images. The CSV or Parquet files of such a folder are the index, which names the image file of
+A folder can also contain images. The CSV or Parquet files of such a folder are the index, which names the image file of
 each row.
 
 No other module opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks` reads one
@@ -42,7 +42,7 @@ OTHER_FOLDERS = {
     ".hoodie": "is a Hudi table, which also has files of older rows; deliver its current rows as a folder of Parquet "
     "files",
 }
-"""Maps the name of a folder whose files are not rows of the delivery to the cause and the fix in the message."""
+"""Names of folders that a delivery must not contain, each with the cause and the fix for the message."""
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 DAMAGED = (
@@ -254,7 +254,7 @@ def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Convert the types `string_view` and `binary_view`, from which Arrow cannot select rows."""
+    """Convert the types `string_view` and `binary_view`, whose rows Arrow cannot select."""
     return table.cast(pa.schema([each.with_type(_type_without_views(each.type)) for each in table.schema]))
 
 

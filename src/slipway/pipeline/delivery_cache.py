@@ -78,7 +78,7 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class _Part:
-    """A cache file's metadata about one part of a delivery: its key, its columns and its row counts."""
+    """A cache file's metadata about one part of a delivery: the key, the columns and the row counts of the part."""
 
     key: str
     rows: int
@@ -291,7 +291,7 @@ class DeliveryCache:
                 path.unlink(missing_ok=True)
 
     def _write(self, parts: Sequence[tuple[str, CheckedPart]]) -> None:
-        """Write a cache file atomically. If the file has only one delivery, each part of it becomes a row group."""
+        """Write a cache file atomically. If it has only one delivery, each part of the delivery becomes a row group."""
         assert self._folder  # noqa: S101 - narrows the type
         self._folder.mkdir(parents=True, exist_ok=True)
         keys = [key for key, _ in parts]
@@ -344,7 +344,7 @@ def _invalid_table(part: CheckedPart) -> pa.Table:
 
 
 def _rules(model: Path, settings: str) -> bytes:
-    """Hash everything except the delivery that the checked rows depend on: the settings, the libraries and the code."""
+    """Hash what the checked rows depend on, apart from the delivery: the settings, the libraries and the code."""
     modules = [Path(str(each.__file__)) for each in (delivery_names, image_archives, images)]
     # The package of the model may read files of other types, such as a list of the values of a category.
     files = [path for path in model.rglob("*") if path.is_file() and path.suffix != ".pyc"]

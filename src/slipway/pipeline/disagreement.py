@@ -30,7 +30,7 @@ Keys = Callable[[Positions], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Answers:
-    """Predictions of the fitted model and of the graph, [rows, outputs], and a mask of the rows in which they agree."""
+    """The predictions [rows, outputs] of fitted model and graph, and a mask of the rows in which they agree."""
 
     fitted: NDArray[np.float64]
     exported: NDArray[np.float64]
@@ -107,7 +107,7 @@ def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[
     """Yield the features that explain a difference, each with a weight and the cause.
 
     The weight is the share of the tried values for which model and graph agree. A feature is not yielded if the
-    predictions differ only by rounding: then any tiny step makes them agree.
+    predictions differ only by rounding, because then any tiny change of a value makes them agree.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(

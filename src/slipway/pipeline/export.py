@@ -121,8 +121,7 @@ def check_signals(model: onnx.ModelProto, schema: Schema, rows: pd.DataFrame) ->
 def _runner(model: onnx.ModelProto, schema: Schema, output: str = OUTPUT) -> Callable[[pd.DataFrame], NDArray[Any]]:
     """Return a function that computes one output of a graph. It raises InputError if onnxruntime cannot run the graph.
 
-    The function raises InputError if onnxruntime cannot run the graph. onnxruntime does not log its errors, because the
-    message of InputError contains them.
+    onnxruntime does not log its errors, because the message of InputError contains them.
     """
 
     def failed(error: Exception) -> InputError:
@@ -242,7 +241,7 @@ def _not_exported(reason: str) -> InputError:
 
 
 def _require_no_locale(model: onnx.ModelProto) -> None:
-    """Raise NotConvertible if the graph uses StringNormalizer, because this operator does not work in the image."""
+    """Raise NotConvertible if the graph uses StringNormalizer, because the image lacks the locale that it needs."""
     if any(node.op_type == "StringNormalizer" for node in model.graph.node):
         raise NotConvertible("a text vectorizer whose ONNX operator needs a locale of the operating system")
 

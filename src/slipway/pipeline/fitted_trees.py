@@ -1,9 +1,9 @@
 """Read the fitted trees of scikit-learn, LightGBM, XGBoost and CatBoost into arrays, with thresholds in full precision.
 
 The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is rounded to one of
-these numbers. A row with exactly the rounded value can take the wrong branch. This module keeps thresholds in float64.
-Inputs are float32, and the graph compares an input with a threshold in the same way as the library that fitted the
-trees.
+these numbers. A row whose value equals the rounded threshold can then take the wrong branch. This module keeps
+thresholds in float64. Inputs are float32, and the graph compares an input with a threshold in the same way as the
+library that fitted the trees.
 """
 
 import json
@@ -214,12 +214,12 @@ def _lightgbm_threshold(threshold: float) -> float:
 
 
 def _lightgbm_missing_left(node: Mapping[str, Any], threshold: float) -> bool:
-    """Return True if a missing value goes left. LightGBM treats a missing value as 0 if no training row had one."""
+    """Return True if missing values go left. LightGBM treats them as 0 if the training rows had no missing value."""
     return bool(node.get("default_left")) if node.get("missing_type") == "NaN" else threshold >= 0
 
 
 def _walk(root: Any, children_of: Callable[[Any], list[Any]]) -> tuple[list[Any], list[list[int]]]:
-    """Return a list of all nodes, starting with `root`, and a list of the positions of each node's children."""
+    """Return all nodes, starting with `root`, and for each node the positions of its children."""
     nodes, children = [root], []
     for node in nodes:  # the loop appends to `nodes`
         below = children_of(node)

@@ -1,4 +1,4 @@
-"""gate: decide whether the challenger ships, with the reason: scores → metrics/verdict.json.
+"""gate: decide whether the challenger ships, and give the reason (scores → metrics/verdict.json).
 
 The gate compares the champion and the challenger by the mean difference of their losses on the same holdout rows. Rows
 of the same day or group have correlated errors. If the gate treated these rows as independent, it would find
@@ -6,8 +6,8 @@ improvements that do not exist. `slipway.statistics.blocks` therefore computes t
 group, or by both. The interval is by day if rows have a time, and by group if `split.column` is set. If `task.weight`
 is set, all means are weighted.
 
-A challenger with the predictions of the champion is `unchanged`. It ships only if its bundle changes the server in
-another way, such as by a new mark `private` (`slipway.pipeline.server_changes`).
+A challenger with the same predictions as the champion is `unchanged`. It ships only if its bundle changes the server in
+another way, for example with a new mark `private` (`slipway.pipeline.server_changes`).
 
 Any other challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly
 worse, and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows the loss to rise. It does
@@ -158,11 +158,11 @@ def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
 def sameness(scores: pd.DataFrame, evaluation: Evaluation, within: float) -> str | None:
     """Return "bytes" or "answers" if both models have the same bytes or the same predictions.
 
-    Return None if they differ, if their rules for choosing a class give them different losses, or if there is no
+    Return None if the predictions differ, if different decision rules give different losses, or if there is no
     champion.
 
-    Another processor may round differently. Models that are otherwise equal then have different bytes, but their
-    predictions on the holdout agree within the relative tolerance `within`.
+    If two equal models are trained on different processors, rounding can make their bytes differ. Their predictions on
+    the holdout then agree within the relative tolerance `within`.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     if champion is None:
@@ -209,11 +209,11 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 
 
 def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
-    """Compare the largest difference between two slices of a column with its limit.
+    """Compare the largest difference between two slices of a column with its limit in `slices.maximum_difference`.
 
-    A limit applies to a difference between rates, or to a difference between losses as a share of the loss on all rows.
-    Slices with fewer than `slices.minimum_rows` rows are left out. Raises InputError if a column is not sliced, or if a
-    rate has a limit and the task does not have two classes.
+    A limit for a rate applies to the difference itself. A limit for the loss applies to the difference as a share of
+    the loss on all rows. Slices with fewer than `slices.minimum_rows` rows are left out. Raises InputError if a column
+    is not sliced, or if a rate has a limit and the task does not have two classes.
     """
     verdicts = []
     for column, limits in rules.slices.maximum_difference.items():
@@ -252,7 +252,7 @@ def _losses_by_slice(scores: pd.DataFrame, column: str, rules: Gate, loss: str) 
 
 
 def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -> dict[str, float]:
-    """Return, for each slice with enough rows, in what share of its rows the challenger chooses the second class.
+    """Return for each slice with enough rows how often the challenger chooses the second class, as a share of rows.
 
     A true positive rate or a false positive rate uses only the rows of one class (Hardt, Price and Srebro 2016).
     """

@@ -22,7 +22,7 @@ NOT_CSV = {
     "[{": "is JSON instead of CSV; deliver it as CSV or Parquet",
     "<": "is HTML or XML instead of CSV; deliver it as CSV or Parquet",
 }
-"""Maps the first characters of a file in another format to the cause and the fix in the message."""
+"""The first characters of files in other formats, each with the cause and the fix for the message."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 

@@ -1,6 +1,6 @@
 """Read the PNG or JPEG files of a delivery that is a folder of images.
 
-An index in the folder names the file of each row. The files may also be in ZIP archives in the folder. A name is only
+An index in the folder names the file of each row. The files can also be in ZIP archives in the folder. A name is only
 looked up in the list of the folder's files, so it cannot refer to a file outside of the folder.
 """
 

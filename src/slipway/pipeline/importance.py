@@ -29,7 +29,7 @@ MANY_FEATURES = 100
 
 @dataclass(frozen=True)
 class ScoredFeatures:
-    """The scores of both models' features, and the name of the newest delivery.
+    """The scores of the features of champion and challenger, and the name of the newest delivery.
 
     The features are sorted by their importance in the challenger, the most important first.
     """
@@ -39,7 +39,7 @@ class ScoredFeatures:
 
 
 class Missing:
-    """The number of rows in each delivery, and how many of them have no value in each column."""
+    """The number of rows in each delivery, and for each column the number of rows without a value."""
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
@@ -157,7 +157,7 @@ def permutation_importance(
 
 
 def _with_values(frame: pd.DataFrame, name: str, values: NDArray[Any]) -> pd.DataFrame:
-    """Return a copy of the frame with other values in a column. The column can have any name, even `self`."""
+    """Return a copy of the frame with `values` in the column `name`. The name can be any text, even `self`."""
     changed = frame.copy()
     changed[name] = values
     return changed

@@ -27,7 +27,7 @@ src/model computes the loss.
 
 @dataclass(frozen=True)
 class Measure:
-    """The loss of a task.
+    """The loss by which the models of a task are compared.
 
     `costs` is set if `task.cost` is set. `own` and `schema` are set if src/model computes the loss.
     """
@@ -39,7 +39,7 @@ class Measure:
 
     @property
     def decision(self) -> Decision | None:
-        """The best decision if the probabilities are correct.
+        """The decision with the smallest expected cost if the predicted probabilities are correct.
 
         The baseline and checks of single features use this decision.
         """
@@ -188,8 +188,8 @@ def row_weights(rows: pd.DataFrame, name: str) -> Floats:
 def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame) -> Floats:
     """Call `loss` of src/model twice, and return the loss of each row.
 
-    Raises InputError unless both calls return equal and finite losses, one per row, that are not negative, and leave
-    the arguments unchanged.
+    Raises InputError unless both calls return the same losses: one per row, finite and not negative. Also raises
+    InputError if `loss` changes its arguments.
     """
     found = []
     for _ in range(2):
@@ -243,7 +243,7 @@ def best_threshold(
 ) -> float:
     """Return the probability threshold with the smallest cost on `truth` (Sheng and Ling 2006).
 
-    The second class is predicted above the threshold.
+    The second class is predicted if its probability is above the threshold.
 
     Candidates are the midpoints between neighbouring probabilities, one value below all probabilities, and one above
     all. If several candidates have the same cost, the candidate nearest to `ideal_threshold` is chosen. The result is a

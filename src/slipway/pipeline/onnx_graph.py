@@ -50,7 +50,7 @@ class GraphBuilder:
         return name
 
     def constant(self, values: Any, dtype: str) -> str:
-        """Add a tensor of numbers, truth values or texts."""
+        """Add a constant tensor of numbers, truth values or texts, and return its name."""
         name = f"{self._prefix}constant_{len(self._constants)}"
         array = np.asarray(values, dtype=object if dtype == "str" else dtype)
         self._constants.append(numpy_helper.from_array(array, name))

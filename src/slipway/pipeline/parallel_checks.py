@@ -1,4 +1,4 @@
-"""Check deliveries in several processes, which may be on other machines, and add the checked rows to the cache."""
+"""Check deliveries in several processes, also on other machines, and add the checked rows to the cache."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Convert those preprocessing steps of scikit-learn to ONNX nodes for which skl2onnx fails or ignores an option."""
+"""Convert scikit-learn's preprocessing steps to ONNX nodes if skl2onnx fails on them or ignores an option."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from slipway.pipeline.onnx_graph import ML, GraphBuilder
 from slipway.pipeline.trees import NotConvertible
 
 UNKNOWN = "\0slipway: unknown"
-"""A text that is never a category, to find out how an encoder encodes an unknown category."""
+"""A text that is never a category. Encoding it shows how an encoder encodes an unknown category."""
 FUNCTIONS = {
     np.abs: ("Abs",),
     np.exp: ("Exp",),

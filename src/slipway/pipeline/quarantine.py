@@ -92,9 +92,9 @@ def quarantined_rows(part: Delivery) -> pa.Table:
 def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
     """Replace delivered values by their lengths if the model has columns that are not published.
 
-    These are texts, vectors, images, and columns that are marked as private. This is needed, because the quarantine is
-    recorded in MLflow. A row may have its values in the wrong columns, so only numbers, dates and listed values are
-    kept in any column, and no value in a private column.
+    These are texts, vectors, images, and columns that are marked as private. Their values must not be published, but
+    the quarantine is recorded in MLflow. The values of a row can be in the wrong columns. Therefore only numbers, dates
+    and listed values are kept, and none in a private column.
     """
     if not hides_values(model):
         return rows

@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 class Versions:
     """The ids whose earlier rows are replaced or deleted.
 
-    Each id is stored with a row number. The rows of the id before this number are replaced or deleted.
+    Each id is stored with a row number. Rows with the same id and a smaller row number are replaced or deleted.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Versions:
         self._starts: list[NDArray[np.int64]] = []
 
     def add(self, ids: Ids, start: int) -> None:
-        """Add ids whose rows before the row number `start` are replaced or deleted."""
+        """Add ids. Their rows with a row number below `start` are replaced or deleted."""
         if len(ids):
             self._ids.append(ids)
             self._starts.append(np.full(len(ids), start))
@@ -39,7 +39,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class NewestVersions:
-    """Sorted ids, each with a row number before which its rows are replaced or deleted."""
+    """Sorted ids, each with the first row number that is neither replaced nor deleted."""
 
     ids: Ids
     starts: NDArray[np.int64]

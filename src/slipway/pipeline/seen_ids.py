@@ -27,7 +27,7 @@ class IdFilter:
         self._table = np.zeros(2 ** (bits - 3), dtype=np.uint8)
 
     def may_have(self, ids: Ids) -> NDArray[np.bool_]:
-        """Return a mask of the ids that may be in the set. An id outside of this mask is not in the set."""
+        """Return a mask of the ids that are possibly in the set. An id outside of this mask is not in the set."""
         places, bits = self._places(ids)
         found: NDArray[np.bool_] = (self._table[places] & bits) != 0
         return found
@@ -44,10 +44,10 @@ class IdFilter:
 class SeenIds:
     """A growing set of row ids. Each id has an owner, which is the number of its delivery.
 
-    The ids are kept in sorted arrays. A new array is merged with the previous array if it is longer than half of that
-    array. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average. A search in a
-    large array is slow, because each step reads a distant part of memory. A filter therefore first finds the ids that
-    are certainly new.
+    The ids are kept in sorted arrays. A new array that is longer than half of the previous array is merged with it.
+    There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average. A search in a large
+    array is slow, because each step reads a distant part of memory. A filter therefore first finds the ids that are
+    certainly new.
     """
 
     def __init__(self) -> None:

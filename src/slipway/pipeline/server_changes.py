@@ -1,7 +1,7 @@
-"""Find what a bundle changes for the server, apart from its predictions.
+"""Find what the challenger's bundle changes for the server, apart from its predictions.
 
-Such a bundle can ship although its predictions are equal to those of the champion. Otherwise, for example a new mark
-`private` would never reach the server.
+A bundle with such a change can ship although its predictions equal the champion's. Otherwise, a new mark `private`, for
+example, would never reach the server.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ Content = TypeVar("Content", bound=BaseModel)
 def server_changes(champion: Bundle, challenger: Bundle, tolerance: float) -> tuple[str, ...]:
     """Describe each change of the challenger to which the server reacts, in words such as `the mark private of rooms`.
 
-    The training distributions and the examples follow the training rows. They count only if both models have the same
-    training rows. Numbers that depend on rounding are compared with the relative tolerance `tolerance`. Raises
+    The training distributions and the examples depend on the training rows. They are compared only if both models have
+    the same training rows. Numbers that depend on rounding are compared with the relative tolerance `tolerance`. Raises
     InputError if a file of a bundle is corrupt.
     """
     changes = [*schema_changes(champion.schema, challenger.schema)]
@@ -55,7 +55,7 @@ def schema_changes(before: Schema, now: Schema) -> Iterator[str]:
 
 
 def decision_changes(before: Decision | None, now: Decision | None, tolerance: float) -> bool:
-    """Return whether two rules can choose different classes for equal probabilities."""
+    """Return whether two decision rules can choose different classes for equal probabilities."""
     if before is None or now is None or before.threshold is None or now.threshold is None:
         return before != now
     return not np.isclose(before.threshold, now.threshold, rtol=tolerance, atol=0)

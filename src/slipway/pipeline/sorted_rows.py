@@ -1,8 +1,8 @@
 """Sort the accepted rows of all deliveries, even if they do not fit into memory.
 
-The rows are first written to one file. They are then divided into several files, with bounds from a sample of times and
-ids. All rows of a file sort before all rows of the next file, so each file is sorted in memory on its own. No step has
-all rows or all ids in memory.
+The rows are first written to one file. They are then divided into several files, at bounds that come from a sample of
+times and ids. All rows of a file sort before all rows of the next file, so each file is sorted in memory on its own. No
+step has all rows or all ids in memory.
 """
 
 from collections import Counter

@@ -17,13 +17,12 @@ ONLY, STRONG = 0.95, 0.7
 power score is above `STRONG`. The limits were chosen on the data sets in `benchmarks.leak`.
 """
 MATTERS = 0.1
-"""A feature may be suspicious if its share of the importance is larger than in the champion by more than this number.
-"""
+"""A feature has gained importance if its share is larger than in the champion by more than this number."""
 
 
 @dataclass(frozen=True)
 class _Feature:
-    """A feature of the challenger, with its share of the importance in both models."""
+    """A feature of the challenger, with its share of the importance in champion and challenger."""
 
     name: str
     alone: float

@@ -48,7 +48,7 @@ class Rows(Protocol):
         """Return one column of the file, with the values that validation wrote."""
 
     def at(self, positions: Positions, names: Sequence[str]) -> pd.DataFrame:
-        """Return the columns `names` of the rows at `positions`, in this order, as validation wrote them."""
+        """Return columns as validation wrote them, for the rows at `positions` and in the order of `positions`."""
 
     def only(self, chosen: Mask) -> "Rows":
         """Return the rows that the mask `chosen` selects."""

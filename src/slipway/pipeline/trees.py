@@ -73,7 +73,7 @@ class Ensemble:
 
 
 def search_tree(knots: NDArray[np.float64]) -> Tree:
-    """Return a tree that counts the sorted `knots` that are less than or equal to its only feature.
+    """Return a tree that predicts how many of the sorted `knots` are at most the value of its only feature.
 
     Use the tree in an ensemble whose `comparison` is `<`.
     """

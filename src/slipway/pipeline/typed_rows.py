@@ -33,7 +33,7 @@ BOOLEANS = ("true", "false", "1", "0")
 YEARS = "from 1678 to 2261"
 """The years whose dates can be stored in nanoseconds, for messages."""
 WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
-"""The texts of whole numbers. pandas writes 3 as `3.0` if another value of the column is missing."""
+"""Matches the texts of whole numbers. pandas writes 3 as `3.0` if another value of the column is missing."""
 FIRST_INEXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
 """For each type, the smallest whole number that may be the result of rounding a different number."""
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -135,7 +135,7 @@ def type_in_words(dtype: DataType) -> str:
 
 
 def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors or images in a column, and a row mask for each fault. Missing and faulty ones become None."""
+    """Return a column's vectors or images, and a mask of the rows with each fault. Missing and faulty ones are None."""
     if name not in batch.table.column_names:
         return pd.Series(objects([None] * len(batch.table))), {}
     values = _plain(batch.table.column(name))
@@ -285,7 +285,7 @@ def _read_iso_8601(texts: "pd.Series[str]", dtype: DataType) -> "pd.Series[Any]"
 
 
 def _within_range(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Remove times that do not fit into 64-bit nanoseconds. For them, pandas would reject the whole column."""
+    """Remove times that do not fit into 64-bit nanoseconds. One such time would make pandas reject the whole column."""
     zone = times.dt.tz
     first, last = (each.tz_localize(zone) for each in (pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")))
     return times.where(times.between(first, last))
@@ -371,7 +371,7 @@ def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:
 
 
 def _is_faithful(text: str) -> bool:
-    """Return True if the conversion to float loses nothing.
+    """Return True if converting the text to float loses no digits.
 
     The text must be the float's exact value, its shortest form, or its form with 17 digits.
     """

@@ -1,8 +1,8 @@
 """Convert scikit-learn's CountVectorizer, TfidfVectorizer and TfidfTransformer to ONNX nodes.
 
 The ONNX operator for lower case, StringNormalizer, needs a locale of the operating system, which a minimal image does
-not have. The graph therefore cuts a text at each upper-case letter, replaces these letters with a lookup table, and
-joins the pieces again. ONNX Runtime's operator Tokenizer cuts the texts with RE2 regular expressions.
+not have. The graph therefore cuts a text at each upper-case letter, looks up the letter's lower-case form, and joins
+the pieces again. ONNX Runtime's operator Tokenizer cuts the texts with RE2 regular expressions.
 """
 
 import re
@@ -96,7 +96,7 @@ def _lower_case() -> dict[str, str]:
 def _tokenize(graph: GraphBuilder, texts: str, pattern: str) -> str:
     """Find the tokens of each text: [rows] → [rows, tokens].
 
-    A short row is filled with empty texts. Every row ends with at least one empty text.
+    A row with fewer tokens is filled with empty texts. Every row ends with at least one empty text.
     """
     tokens = graph.add("Tokenizer", texts, domain=RUNTIME, mark=0, mincharnum=1, pad_value="", tokenexp=pattern)
     return _with_blank(graph, tokens)

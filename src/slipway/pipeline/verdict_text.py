@@ -102,7 +102,7 @@ class Wording:
     def hold_out_more(self, comparison: Comparison) -> str:
         """Return the settings to raise for a larger holdout.
 
-        If holdout rows are left out, return "": then one of these settings was raised recently.
+        Return "" if holdout rows are left out, because one of these settings was then raised recently.
         """
         if self.holdout.left_out:
             return ""

@@ -166,5 +166,5 @@ def _dates(array: pa.Array) -> list[Any]:
 
 
 def _listed(numbers: pa.Array) -> list[Any]:
-    """Convert an Arrow array to a list. NumPy is faster than Arrow, but has no missing whole numbers."""
+    """Convert an Arrow array to a list. NumPy is faster than Arrow, but cannot represent missing integers."""
     return numbers.to_pylist() if numbers.null_count else numbers.to_numpy().tolist()  # type: ignore[no-any-return]

@@ -1,1 +1,1 @@
-"""Serve a bundle over HTTP. This package may import only the packages in requirements/serve.txt."""
+"""Serve a bundle over HTTP. This package imports only the packages in requirements/serve.txt."""

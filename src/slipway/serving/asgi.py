@@ -1,6 +1,6 @@
-"""The ASGI application. It answers probes itself, and also prediction requests whose body arrives in several parts.
+"""The ASGI application. It answers probes. It also answers prediction requests whose body arrives in several parts.
 
-The application passes all other requests to FastAPI (`routes`). Specification of ASGI:
+FastAPI (`routes`) answers all other requests. Specification of ASGI:
 https://asgi.readthedocs.io/en/latest/specs/www.html.
 """
 

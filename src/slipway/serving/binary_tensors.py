@@ -32,7 +32,7 @@ PREFIX = 4
 def as_json(body: bytes, length: bytes, protocol: PredictionProtocol) -> bytes:
     """Convert a request to JSON. `length` is the value of the header `Inference-Header-Content-Length`.
 
-    Binary tensors cannot contain null. NaN becomes null, and so does an empty text in an optional column. Raises
+    Binary tensors cannot contain null. NaN becomes null. An empty text in an optional column also becomes null. Raises
     Problem if `protocol` is not the Open Inference Protocol, if the sizes do not match the body, or if a tensor has too
     many values.
     """
@@ -75,7 +75,7 @@ def _binary_size(tensor: Any, i: int) -> int | None:
 
 
 def _values(content: bytes, datatype: Any, column: Column | None, most: int, at: str) -> list[Any]:
-    """Decode the values of a tensor. Raises Problem for more than `most` values, or vectors in a vector column.
+    """Decode the values of a tensor. Raises Problem if it has more than `most` values, or vectors in a vector column.
 
     The numbers of all vectors are returned as one list. `column` is None if the model has no column for the tensor.
     """

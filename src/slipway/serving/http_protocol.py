@@ -247,7 +247,7 @@ class Protocol(HttpToolsProtocol):
                 self._send(route, method, started, is_last, self.handler.answer(route, method, headers, body))
 
     def _pass_on(self, body: bytes) -> None:
-        """Pass a complete request to uvicorn, because its rows may need several runs of the model graph."""
+        """Pass a complete request to uvicorn, because its rows possibly need several runs of the model graph."""
         self._make_scope()
         super().on_headers_complete()
         super().on_body(body)

@@ -45,7 +45,7 @@ class LoggedColumn(Struct, frozen=True):
 
 
 class Account(Struct, frozen=True):
-    """Numbers of rows by outcome since the server started. `answered` is the sum of the other fields."""
+    """The number of rows with each outcome since the server started. `answered` is the sum of the other fields."""
 
     answered: int = 0
     logged: int = 0
@@ -82,7 +82,7 @@ class Header(Struct, frozen=True, omit_defaults=True):
 
 
 class Block(Struct, frozen=True, array_like=True):
-    """Rows of one or more requests."""
+    """The logged rows of one or more requests."""
 
     requests: list[tuple[str, float, float]]
     """For each request: its id, the time of the response (seconds since 1970), and the duration in seconds."""
@@ -107,14 +107,14 @@ class CorruptSegment(InputError):
 
 @dataclass(frozen=True)
 class Segment:
-    """The content of a segment file."""
+    """The header and the blocks that a segment file contains."""
 
     header: Header
     blocks: tuple[Block, ...]
 
 
 def segment_name(header: Header) -> str:
-    """Return the file name of a segment. Sorted names are in the order of day, server process and number."""
+    """Return the file name of a segment. Sorting by name sorts by day, then server process, then number."""
     return f"{header.day}-{header.instance}-{header.number:08}{SUFFIX}"
 
 

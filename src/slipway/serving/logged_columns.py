@@ -2,7 +2,7 @@
 
 Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a KEY
 column is marked `private`, keys are hashed with SLIPWAY_PREDICTION_LOG_SECRET. Without a secret, a reader of the log
-could find a private value by hashing all possible values.
+could hash all possible values, and so find a private value.
 """
 
 import struct
@@ -56,7 +56,7 @@ class LoggedColumns:
         )
 
     def keys(self, values: Sequence[Sequence[Any]]) -> list[str] | None:
-        """Return the hash of each row's key as hex digits. Return None if requests lack the key."""
+        """Return the hash of each row's key as hex digits. Return None if requests do not contain the key."""
         if not self.key:
             return None
         types = [each.type for each in self.key]

@@ -1,4 +1,4 @@
-"""Prometheus metrics: request counts, and counts of features and predictions in the bins of the training data.
+"""Prometheus metrics: counts of requests, and counts of feature values and predictions in each training bin.
 
 While a request is answered, its values are only appended to lists. The values are counted later, in batches, and at the
 latest when Prometheus reads the metrics. The metrics of several replicas can be added up. Clients cannot increase the

@@ -44,7 +44,7 @@ COMPONENTS = {
 
 
 def add_predictions(document: dict[str, Any], model: ServedModel) -> dict[str, Any]:
-    """Add the routes that FastAPI does not handle to the OpenAPI document that FastAPI generated."""
+    """Add predictions and probes, which FastAPI does not handle, to the OpenAPI document that FastAPI generated."""
     example = dict(model.golden.rows[0])
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= COMPONENTS

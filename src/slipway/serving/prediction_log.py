@@ -60,7 +60,7 @@ class QueuedBlock(Struct, frozen=True, gc=False):
 
 
 class CapturingRecords(Records):
-    """Reader that also keeps the values of the last request for the log, by column and as the client sent them."""
+    """Reader that also keeps the last request's values for the log, by column, as the client sent them."""
 
     captured: Sequence[Any] = ()
     is_single = False
@@ -115,7 +115,7 @@ class LoggedHandler(PredictionHandler):
         self._add(answer, time.perf_counter() - started, values, is_single, predictions, size)
 
     def _captured(self) -> tuple[Sequence[Any], bool]:
-        """Return the values of the last request, and whether it has a single row."""
+        """Return the values of the last request, and whether the request has a single row."""
         records = self._model.records
         values, records.captured = records.captured, ()  # the next request may allocate its own values
         return values, records.is_single
@@ -217,7 +217,7 @@ class PredictionLog(Collector):
             self._encode([(_request_id(head), now, seconds)], [0] * len(rows), rows, values, predictions)
 
     def account(self) -> Account:
-        """Return the number of rows by outcome since the server started."""
+        """Return the number of rows with each outcome since the server started."""
         with self._lock:
             return self._account()
 
@@ -379,7 +379,7 @@ class PredictionLog(Collector):
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the numbers of rows by outcome as metrics. prometheus_client calls this method."""
+        """Yield the number of rows with each outcome as metrics. prometheus_client calls this method."""
         with self._lock:
             account, dropped = self._account(), dict(self._dropped)
         yield CounterMetricFamily("slipway_prediction_log_answered_rows", "Rows that were answered.", account.answered)
@@ -405,7 +405,7 @@ def _request_id(head: bytes) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return the size of all files in a folder. The size includes corrupt segments, which are never shipped."""
+    """Return the size of all files in a folder. The size includes corrupt segments, which stay in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
     for path in folder.iterdir():

@@ -64,7 +64,7 @@ class PredictionProtocol(ABC):
         return self.write(self.model.predict(tensors), form)
 
     def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
-        """Return True if a body certainly has one row. False means unknown, because the body is not parsed."""
+        """Return True if a body certainly has one row, and False if that is unknown. The body is not parsed."""
         return False
 
     @abstractmethod
@@ -373,7 +373,7 @@ class Infer(PredictionProtocol):
         return request
 
     def _without_unknown(self, request: _Inference) -> Tensors:
-        """Convert inputs, without unknown inputs that the bundle ignores. Raises Problem with a list of all faults."""
+        """Convert inputs, and skip unknown inputs that the bundle ignores. Raises Problem with a list of all faults."""
         for output in request.outputs or ():
             if output.name not in self._outputs:
                 name, known_names = output.name[:MAX_NAME], " or ".join(map(repr, self._outputs))

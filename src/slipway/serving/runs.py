@@ -28,7 +28,7 @@ SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows in the test of sharing. The time per row is compared with the time of a run of one row."""
+"""Number of rows in the run that tests sharing. Its time per row is compared with a run of one row."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
 """Time limit in seconds for measuring the runs of one size.
@@ -118,8 +118,8 @@ class Runs:
     def seconds_ahead(self, rows: int) -> float:
         """Return the delay in seconds that queued jobs would cause for a new request with this number of rows.
 
-        Jobs take turns, one run at a time. Each queued job therefore delays the new request by the time for the job's
-        rows, or for the request's own rows if that is shorter.
+        Jobs take turns, one run at a time. Each queued job therefore delays the new request by the run time of the
+        job's rows, at most by that of the request's rows.
         """
         return sum(min(job.rows - job.start, rows) for job in self._jobs) * self.plan.seconds_per_row
 

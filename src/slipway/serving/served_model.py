@@ -72,7 +72,7 @@ class ServedModel:
         return predictions
 
     def run(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Return predictions without counting them. The predictions may be infinite or NaN.
+        """Return predictions without counting them. The predictions can be infinite or NaN.
 
         If the graph has signals, they are in further columns.
         """

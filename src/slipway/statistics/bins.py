@@ -1,6 +1,6 @@
 """Divide the values of a feature or a prediction into bins. Training, serving and drift use the same bins.
 
-This module may import only packages that the server image contains.
+This module imports only packages that the server image contains.
 """
 
 from collections.abc import Sequence
@@ -79,8 +79,8 @@ def category_rows(reference: FeatureReference) -> dict[str, int]:
 def series(reference: FeatureReference) -> int:
     """Return an upper bound for the number of time series in /metrics for a feature or an output.
 
-    Each bin has one series for requests and one for training rows. Missing values also have these two series. A feature
-    with numbers also has a count and a sum.
+    Each bin has one series for requests and one for training rows. Missing values also have these two series. A numeric
+    feature also has a count and a sum.
     """
     if reference.edges is None:
         return 2 * len(category_rows(reference)) + 2
@@ -124,7 +124,7 @@ def _bytes(name: str, count: int, reference: FeatureReference | None = None) -> 
 
 
 def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureReference:
-    """Merge every `width` adjacent bins of a number. For a category, keep only the `most` most frequent values."""
+    """Merge `width` adjacent numeric bins into one. For a category, keep only the `most` most frequent values."""
     if reference.edges is not None:
         starts = np.arange(0, len(reference.counts), width)
         counts = np.add.reduceat(np.array(reference.counts), starts)

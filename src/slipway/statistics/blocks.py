@@ -3,10 +3,10 @@
 A block is a set of rows with correlated errors: the rows of one day, or the rows of one group. The variance is computed
 by leaving out one block at a time, as in the cluster jackknife CV3 (MacKinnon, Nielsen and Webb 2023).
 
-Errors of consecutive days may also be correlated. Autoregressions estimate how many consecutive days are equivalent to
-one independent block. Their input is a series with one number for each day: the change of the estimate if the day is
-left out. The result is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction for short
-series (1954). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
+The errors of consecutive days can also be correlated. Autoregressions estimate how many consecutive days are equivalent
+to one independent block. Their input is a series with one number for each day: the change of the estimate if the day is
+left out. The variance is prewhitened (Andrews and Monahan 1992), with Kendall's correction for short series (1954). The
+variances by day and by group are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
 
 The interval uses Student's t distribution. The degrees of freedom are the number of independent blocks minus one.
 Blocks of unequal size are equivalent to a smaller number of blocks of equal size (Kish 1965). If several models are
@@ -38,7 +38,7 @@ MINIMUM_BLOCKS = 4
 """Minimum number of independent blocks. The limit is low, because the estimated number of blocks varies by chance."""
 SHORTEST_BLOCK = 0.8
 """Minimum length of a block in days. For independent days, the true length is 1, and the estimate varies around 1. A
-minimum of 1 would remove only the smaller estimates, so intervals would be too wide on average.
+minimum of 1 would raise only the estimates below 1, so intervals would be too wide on average.
 """
 LARGEST_MEMORY = 0.95
 """Maximum sum of the autoregressive coefficients. If the sum is near 1, the series has no well-defined mean."""
@@ -90,7 +90,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Mean(Estimate):
-    """The mean of rows. `days` and `groups` are the numbers of distinct days and groups.
+    """The mean of a value over rows. `days` and `groups` are the numbers of distinct days and groups.
 
     `days` is None if rows have no time, and `groups` is None if rows have no group.
     """
@@ -239,7 +239,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
     `both` is the variance if a block consists of the rows with the same day and the same group. The variance by days
     and the variance by groups both include `both`, so `both` is subtracted once from their sum. `rows` is the number of
-    rows. If rows have weights, `rows` is the equivalent number of rows of equal weight (Kish 1965).
+    rows or, if rows have weights, the equivalent number of rows of equal weight (Kish 1965).
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
@@ -250,7 +250,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
 
 def _variance(left_out: _LeftOut) -> tuple[float, float]:
-    """Return the variance of an estimate for independent blocks, and the equivalent number of equal blocks."""
+    """Return the variance of an estimate for independent blocks, and the equivalent number of blocks of equal size."""
     blocks = len(left_out.sizes)
     if blocks == 1:
         return math.inf, 1.0
@@ -268,8 +268,8 @@ def block_length(series: Floats) -> float:
     """Return how many consecutive elements are equivalent to one independent element, at least `SHORTEST_BLOCK`.
 
     The result is the variance of the mean of `series`, divided by the variance that the mean of independent elements
-    would have. One estimate is computed by an autoregression of each order from 1 to the cube root of the length of
-    `series`. The largest estimate is returned.
+    would have. The ratio is estimated by several autoregressions: one for each order from 1 to the cube root of
+    `len(series)`. The largest estimate is returned.
     """
     size = len(series)
     orders = int(size ** (1 / 3))

@@ -32,13 +32,13 @@ def jensen_shannon(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
 
 
 def bin_numbers(before: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the values of each array in bins whose edges are the deciles of `before`. No value may be missing."""
+    """Count the values of each array in bins, whose edges are the deciles of `before`. Values must not be missing."""
     edges = decile_edges(before)
     return count_numbers(before, edges), count_numbers(now, edges)
 
 
 def bin_categories(before: NDArray[np.str_], now: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count how often each array contains each distinct value. No value may be missing."""
+    """Count how often each array contains each distinct value. Missing values are not allowed."""
     values, position = np.unique(np.concatenate([before, now]), return_inverse=True)
     counts = (np.bincount(each, minlength=len(values)) for each in np.split(position, [len(before)]))
     return next(counts), next(counts)
