@@ -59,9 +59,8 @@ def ship_log(
     """Ship the prediction log of a server: copy it to a bucket or a folder as Parquet files, by day and bundle.
 
     Reads the finished log files (segments) in FOLDER, and writes a Parquet file for each segment to ADDRESS. Deletes a
-    segment after its Parquet file is complete. ADDRESS can be any address that fsspec supports. With --every, tries
-    again after an error of the storage. Exits 2 if the storage fails. With --every, exits 2 only if the storage fails
-    after SIGTERM.
+    segment after its Parquet file is complete. ADDRESS can be any address that fsspec supports. Without --every, exits
+    2 if the storage fails. With --every, tries again, and exits 2 only if the storage fails after SIGTERM.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.erasures import delete_old_records

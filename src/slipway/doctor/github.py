@@ -68,7 +68,7 @@ class Api:
 
 
 def on_github(look: Callable[[Api, Fork], Finding]) -> Check:
-    """Turn a function that reads the GitHub API into a check. The check returns `unknown` if GitHub does not answer."""
+    """Make a check from a function that reads the GitHub API. The check returns `unknown` if GitHub does not answer."""
 
     def check(fork: Fork) -> Finding:
         if fork.repository is None:

@@ -109,7 +109,7 @@ def _inherited_environment(at: Path) -> dict[str, str]:
 
 
 def _resolve(command: tuple[str, ...]) -> list[str]:
-    """Return the command. If the running Python environment contains its program, use the program's full path.
+    """Return the command with the full path of its program, if the running Python environment contains this program.
 
     The PATH is not enough, because the environment may not be activated.
     """

@@ -196,7 +196,7 @@ class DeliveryCache:
 
     @cached_property
     def _places(self) -> dict[str, tuple[_File, list[int]]]:
-        """Return for each key the file that contains the delivery, and the indices of its parts in that file."""
+        """Return the file of each delivery, by the key of the delivery, and the indices of its parts in the file."""
         found: dict[str, tuple[_File, list[int]]] = {}
         for path in sorted(self._folder.glob(f"*{ACCEPTED}")) if self._folder else ():
             file = None if path.name.endswith(INVALID) else _File.read(path)

@@ -211,9 +211,9 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
     """Compare the largest difference between two slices of a column with its limit in `slices.maximum_difference`.
 
-    A limit for a rate applies to the difference itself. A limit for the loss applies to the difference as a share of
-    the loss on all rows. Slices with fewer than `slices.minimum_rows` rows are left out. Raises InputError if a column
-    is not sliced, or if a rate has a limit and the task does not have two classes.
+    A limit for a rate is compared with the difference of the two rates. A limit for the loss is compared with the
+    difference divided by the loss on all rows. Slices with fewer than `slices.minimum_rows` rows are left out. Raises
+    InputError if a column is not sliced, or if a rate has a limit and the task does not have two classes.
     """
     verdicts = []
     for column, limits in rules.slices.maximum_difference.items():

@@ -61,7 +61,7 @@ def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
 
 
 def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
-    """Return the end of a sentence: the reason why no row of a CSV file can be read, or ""."""
+    """Return the reason why no row of a CSV file can be read, to be appended to a message, or ""."""
     if not malformed:
         return ""
     faults = {fault for fault, _ in malformed.values()}

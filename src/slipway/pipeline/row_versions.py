@@ -39,7 +39,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class NewestVersions:
-    """Sorted ids, each with the first row number that is neither replaced nor deleted."""
+    """Sorted ids. For each id, `starts` is the number of the first row that no later delivery replaces or deletes."""
 
     ids: Ids
     starts: NDArray[np.int64]

@@ -15,7 +15,7 @@ def push_charts(
     """Replace the charts of a pull request on the branch `reports`, and return the address of their folder.
 
     `judged` is the commit message line that names the evaluated model (`slipway.review.looks`), or "". If there are no
-    charts, a file with `judged` is pushed, so that the model is still counted, and None is returned. The remote is
+    charts, only a file with `judged` is pushed, and None is returned. The remote is
     GITHUB_REPOSITORY, or the address in SLIPWAY_REPORTS_REMOTE. Raises CheckFailed if the push fails.
     """
     repository = actions.repository_url(environ)

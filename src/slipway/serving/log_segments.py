@@ -145,7 +145,7 @@ def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names of a folder's files to the disk, so that a renamed file survives a crash of the machine."""
+    """Sync a folder to the disk, so that a file that was renamed in it survives a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
