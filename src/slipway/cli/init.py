@@ -53,9 +53,9 @@ def init(
 
     In a terminal, prompts for each value that no option sets. Without a terminal, uses the default values. Reads and
     writes params.yaml, kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes
-    .slipway.json. Removes the sample data, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Keeps the values
-    in these files that a person changed. Exits 1 if a file to change has uncommitted changes, or if data/ contains files that are not
-    part of the sample.
+    .slipway.json. Removes the sample data, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Keeps the values in
+    these files that a person changed. Exits 1 if a file to change has uncommitted changes, or if data/ contains files
+    that are not part of the sample.
     """
     from slipway.fork import identity
     from slipway.fork import init as step
