@@ -28,7 +28,7 @@ if __name__ == "__main__":
     options = TritonConfig(
         http_address="127.0.0.1", http_port=port, http_thread_count=1, allow_grpc=False, allow_metrics=False
     )
-    with Triton(config=options, workspace=folder / "workspace") as triton:
+    with Triton(config=options, workspace=folder / str(port)) as triton:
         triton.bind(
             model_name="model",
             infer_func=infer,
