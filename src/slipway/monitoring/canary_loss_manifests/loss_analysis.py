@@ -10,8 +10,7 @@ from typing import Any
 
 from slipway.artifacts import PARAMS
 from slipway.config import Decay, Drift, load_params
-from slipway.monitoring.canary_manifests.analysis import CANARY, PROMETHEUS, STABLE, Metric, measured_once
-from slipway.monitoring.manifests.alert_rules import LABELS
+from slipway.monitoring.canary_manifests.analysis import CANARY, STABLE, Metric, analysis_template, measured_once
 from slipway.monitoring.push_loss import ERROR, LOSS, ROWS
 
 
@@ -21,20 +20,7 @@ class LossAnalysis:
     def to_dict(self) -> dict[str, Any]:
         """Build the object from params.yaml. Raises InputError if params.yaml is invalid."""
         params = load_params(PARAMS)
-        return {
-            "apiVersion": "argoproj.io/v1alpha1",
-            "kind": "AnalysisTemplate",
-            "metadata": {"name": "model-loss", "labels": LABELS},
-            "spec": {
-                "args": [
-                    {"name": "namespace"},
-                    {"name": "canary"},
-                    {"name": "stable"},
-                    {"name": "prometheus", "value": PROMETHEUS},
-                ],
-                "metrics": [loss(params.drift, params.decay)],
-            },
-        }
+        return analysis_template("model-loss", [loss(params.drift, params.decay)])
 
 
 def loss(drift: Drift, decay: Decay) -> Metric:

@@ -38,21 +38,26 @@ class Analysis:
         """Build the AnalysisTemplate from params.yaml and src/model. Raises InputError if either is invalid."""
         params = load_params(PARAMS)
         describe(load_model(), params.task.kind, None)
-        return {
-            "apiVersion": "argoproj.io/v1alpha1",
-            "kind": "AnalysisTemplate",
-            "metadata": {"name": "model", "labels": LABELS},
-            "spec": {
-                "args": [
-                    {"name": "namespace"},
-                    {"name": "canary"},
-                    {"name": "stable"},
-                    {"name": "prometheus", "value": PROMETHEUS},
-                    {"name": "window", "value": WINDOW},
-                ],
-                "metrics": metrics(params.drift),
-            },
-        }
+        return analysis_template("model", metrics(params.drift), {"name": "window", "value": WINDOW})
+
+
+def analysis_template(name: str, metrics: list[Metric], *arguments: dict[str, str]) -> dict[str, Any]:
+    """Return an AnalysisTemplate. Each template has arguments for the pods to compare and for Prometheus."""
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "AnalysisTemplate",
+        "metadata": {"name": name, "labels": LABELS},
+        "spec": {
+            "args": [
+                {"name": "namespace"},
+                {"name": "canary"},
+                {"name": "stable"},
+                {"name": "prometheus", "value": PROMETHEUS},
+                *arguments,
+            ],
+            "metrics": metrics,
+        },
+    }
 
 
 def metrics(drift: Drift) -> list[Metric]:
