@@ -207,7 +207,7 @@ class Contender(Artifact):
 
 
 class SliceScore(Artifact):
-    """The mean losses of champion and challenger on one slice of the holdout. `champion` is None without a champion."""
+    """The mean losses of both models on one slice of the holdout. A first model has no loss of a `champion`."""
 
     column: str
     value: str
@@ -293,7 +293,7 @@ class Comparison(Artifact):
     groups: int | None
     """The number of days (`days`) and the number of groups. Rows of one day or group have correlated errors."""
     blocks: float
-    """The number of independent days or groups. If this number is too small, `interval` is None."""
+    """The number of independent days or groups. A comparison with too few of them has no `interval`."""
     difference: float
     interval: tuple[float, float] | None
     """Confidence interval of `difference`. None if the rows come from too few days or groups."""

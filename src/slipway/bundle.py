@@ -58,7 +58,7 @@ class Column(_Plain):
     boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True for a boolean column. The graph receives 1 or 0. A client may send true and false, or 1 and 0."""
     whole: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
-    """True for a column of integers, if `numbers` is None. A client may send 8 and 8.0, but not 8.5."""
+    """True for a column of integers without a list of `numbers`. The server accepts 8 and 8.0, but not 8.5."""
     shape: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
     """The shape of one value: the length of a vector, or height, width and channels of an image."""
     required: bool
@@ -123,7 +123,7 @@ class Schema(_Plain):
     unknown_fields: UnknownFields = "refuse"
     """How the server treats a field of a record that is not in `columns`."""
     decision: Decision | None = Field(default=None, exclude_if=lambda rule: rule is None)
-    """The rule that selects a class. If the rule is None, the most probable class is selected."""
+    """The rule that selects a class. A bundle without a rule selects the most probable class."""
 
     def content(self) -> bytes:
         """Return the content of schema.json.

@@ -13,7 +13,7 @@ from github.Repository import Repository
 
 from slipway import artifacts
 from slipway.bundle import load_bundle
-from slipway.config import Params
+from slipway.config import Live, Params
 from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
@@ -96,9 +96,11 @@ def monitor(
     alarms = [each for each in found if each.alarm]
     if alarms or not failed:
         yield _update_issue(alarms, environ)
-        if environ.get("GITHUB_TOKEN"):  # without the issue, the next run must report these periods again
+        if params.live and environ.get(
+            "GITHUB_TOKEN"
+        ):  # without the issue, the next run must report them
             for bundle, last in checked.reported.items():
-                record_reported(_store_of_reported(params), bundle, last)
+                record_reported(_store_of_reported(params.live), bundle, last)
     if failed:
         raise InputError("; ".join(failed))
 
@@ -131,7 +133,7 @@ def check_requests(on: Checked) -> list[Finding]:
     to = LogStore(params.live.joined) if params.live.joined else None
     log = LogStore(params.live.log)
     labels = LabelSource(params.live.labels, params.live.labels_query, params.live.labels_format, on.environ)
-    reported = read_reported(_store_of_reported(params))
+    reported = read_reported(_store_of_reported(params.live))
     live = join_log.run(params, model, on.today, log, labels, bundle, secret, champion, to, on.engine, reported)
     found = [
         Finding("training-serving skew", bool(each.different), join_log.skew_sentence(each))
@@ -144,10 +146,8 @@ def check_requests(on: Checked) -> list[Finding]:
     return found
 
 
-def _store_of_reported(params: Params) -> LogStore:
-    if params.live is None:
-        raise ValueError("no log is checked")
-    return LogStore(params.live.joined or params.live.log)
+def _store_of_reported(live: Live) -> LogStore:
+    return LogStore(live.joined or live.log)
 
 
 def _drift(on: Checked) -> list[Finding]:

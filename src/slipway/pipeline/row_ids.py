@@ -27,6 +27,7 @@ from slipway.contract import Model
 
 VERSION = 1
 MISSING = b"\xff" * 8
+HASH_DIGITS = 16
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
@@ -62,9 +63,15 @@ def hash_rows(columns: Sequence["pd.Series[Any]"], secret: bytes = b"") -> Ids:
     return ids
 
 
-def ids_of_keys(keys: Iterable[str]) -> Ids:
-    """Convert keys from a prediction log to row ids. Each key is the hash of a row as 16 hex digits."""
-    ids: Ids = np.frombuffer(bytes.fromhex("".join(keys)), dtype="<u8").astype(np.uint64)
+def ids_of_keys(keys: Iterable[str | None]) -> Ids:
+    """Convert keys from a prediction log to row ids. Each key is the hash of a row as 16 hex digits.
+
+    Raises ValueError if a key is missing or is not such a hash.
+    """
+    hashes = [key or "" for key in keys]
+    if any(len(each) != HASH_DIGITS for each in hashes):  # other lengths can add up to whole hashes
+        raise ValueError("a key is not a hash")
+    ids: Ids = np.frombuffer(bytes.fromhex("".join(hashes)), dtype="<u8").astype(np.uint64)
     return ids
 
 
