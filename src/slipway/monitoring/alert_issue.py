@@ -96,9 +96,7 @@ def monitor(
     alarms = [each for each in found if each.alarm]
     if alarms or not failed:
         yield _update_issue(alarms, environ)
-        if params.live and environ.get(
-            "GITHUB_TOKEN"
-        ):  # without the issue, the next run must report them
+        if params.live and environ.get("GITHUB_TOKEN"):  # without the issue, the next run must report them
             for bundle, last in checked.reported.items():
                 record_reported(_store_of_reported(params.live), bundle, last)
     if failed:
