@@ -1,9 +1,8 @@
 """Segments of the prediction log: files with the rows that a server received and the predictions that it returned.
 
 A segment file is either complete or absent. A segment starts with `MAGIC`, followed by frames. A frame is the length of
-a MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and
-the others are `Block`s. Rows are stored by column, because storing each row as a record with field names takes ten
-times as long.
+a MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`. Each
+other frame is a `Block` with the rows of one request, or a `SingleRows` with rows of many requests.
 """
 
 import fcntl
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from slipway.errors import InputError
 
@@ -31,7 +30,14 @@ HASH = re.compile(r"[0-9a-f]{8,64}")
 The hash and the name become parts of paths in the bucket.
 """
 
-encode = msgspec.msgpack.encode
+
+def _as_missing(value: object) -> None:
+    """Encode a value that a record lacks as a missing value."""
+    if value is not UNSET:
+        raise NotImplementedError
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_as_missing).encode
 
 
 class LoggedColumn(Struct, frozen=True):
@@ -81,8 +87,8 @@ class Header(Struct, frozen=True, omit_defaults=True):
     """The fields of the bundle's `slipway.bundle.Decision`, or None if the bundle has no decision rule."""
 
 
-class Block(Struct, frozen=True, array_like=True):
-    """The logged rows of one or more requests."""
+class Block(Struct, frozen=True, array_like=True, tag="block"):
+    """The logged rows of one or more requests, by column."""
 
     requests: list[tuple[str, float, float]]
     """For each request: its id, the time of the response (seconds since 1970), and the duration in seconds."""
@@ -99,6 +105,30 @@ class Block(Struct, frozen=True, array_like=True):
     """The values of each column as the client sent them, with None for a missing value."""
     answers: bytes
     """Predictions of shape [rows, outputs], as float32, little-endian."""
+
+
+Row = tuple[str, float, float, str | None, Sequence[Any], bytes]
+"""A request with one row: id, time of the response, duration, key, values of the columns, and predictions."""
+
+
+class SingleRows(Struct, frozen=True, array_like=True, tag="rows"):
+    """The logged rows of requests with a single row."""
+
+    rows: list[Row]
+
+    def as_block(self) -> Block:
+        """Return the same rows by column. Raises ValueError if there is no row, or if the rows differ in their shape."""
+        ids, times, seconds, keys, values, answers = zip(*self.rows, strict=True)
+        if len({len(each) for each in answers}) != 1:
+            raise ValueError("The rows have different numbers of predictions.")
+        return Block(
+            requests=[*zip(ids, times, seconds, strict=True)],
+            request=[*range(len(ids))],
+            row=[0] * len(ids),
+            keys=None if None in keys else [*keys],
+            columns=[[*each] for each in zip(*values, strict=True)],
+            answers=b"".join(answers),
+        )
 
 
 class CorruptSegment(InputError):
@@ -119,7 +149,7 @@ def segment_name(header: Header) -> str:
 
 
 def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path:
-    """Write a segment from its header and its encoded blocks.
+    """Write a segment from its header and its other frames.
 
     Even if the process is killed while it writes, the segment is either complete or absent. Raises OSError if the
     segment cannot be written.
@@ -178,7 +208,7 @@ def read_segment(path: Path) -> Segment:
     frames = _frames(path.read_bytes())
     try:
         header = msgspec.msgpack.decode(next(frames), type=Header)
-        blocks = tuple(msgspec.msgpack.decode(frame, type=Block) for frame in frames)
+        blocks = tuple(_block(frame) for frame in frames)
         sizes = [len(block.row) for block in blocks]
         widths = {len(block.columns) for block in blocks}
         lengths = {len(column) - size for block, size in zip(blocks, sizes, strict=True) for column in block.columns}
@@ -197,6 +227,11 @@ def read_segment(path: Path) -> Segment:
     if not whole:
         raise CorruptSegment(f"{path} is not a complete segment of a prediction log; delete it.")
     return Segment(header, blocks)
+
+
+def _block(frame: bytes) -> Block:
+    found = msgspec.msgpack.decode(frame, type=Block | SingleRows)
+    return found if isinstance(found, Block) else found.as_block()
 
 
 def _frames(content: bytes) -> Iterator[bytes]:

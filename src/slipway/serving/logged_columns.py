@@ -46,13 +46,11 @@ class LoggedColumns:
         self.refusal = _missing_mark(columns) or (CANNOT_HASH if is_hashed and secret is None else "")
         """Why rows of this bundle must not be logged, with the fix, or an empty text if logging is allowed."""
         self._secret = hash_key(secret)
-        self._stored = [
-            (i, column, not column.required, column.private == "hash")
-            for i, column in enumerate(columns)
-            if column.private in ("no", "hash")
-        ]
+        stored = [(i, column) for i, column in enumerate(columns) if column.private in ("no", "hash")]
+        self._stored = [(i, self._hasher(column) if column.private == "hash" else None) for i, column in stored]
+        self._stores_all = all(column.private == "no" for column in columns)
         self.columns = tuple(
-            LoggedColumn(column.name, "hash" if hashed else column.type) for _, column, _, hashed in self._stored
+            LoggedColumn(column.name, "hash" if column.private == "hash" else column.type) for _, column in stored
         )
 
     def keys(self, values: Sequence[Sequence[Any]]) -> list[str] | None:
@@ -62,22 +60,30 @@ class LoggedColumns:
         types = [each.type for each in self.key]
         return key_hashes(types, [values[i] for i in self._key_positions], self._secret if self.keyed else b"")
 
+    def row_key(self, row: Sequence[Any]) -> str | None:
+        """Return the hash of one row's key, as `keys` does."""
+        hashes = self.keys([(value,) for value in row])
+        return hashes[0] if hashes else None
+
     def stored(self, values: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """Return the values to store, by column. Private values are hashed or left out."""
-        columns = []
-        for i, column, optional, hashed in self._stored:
-            present = [None if value is UNSET else value for value in values[i]] if optional else list(values[i])
-            columns.append(self._hashed(column, present) if hashed else present)
-        return columns
+        return [[*values[i]] if hashed is None else [*map(hashed, values[i])] for i, hashed in self._stored]
 
-    def _hashed(self, column: Column, values: list[Any]) -> list[Any]:
+    def stored_row(self, row: Sequence[Any]) -> Sequence[Any]:
+        """Return the values to store of one row. Private values are hashed or left out."""
+        if self._stores_all:
+            return row
+        return [row[i] if hashed is None else hashed(row[i]) for i, hashed in self._stored]
+
+    def _hasher(self, column: Column) -> Callable[[Any], str | None]:
         encode, name = ENCODERS[column.type], column.name.encode() + b"\0"
-        return [
-            None
-            if value is None
-            else blake2b(name + encode(value), digest_size=HASH_BYTES, key=self._secret).hexdigest()
-            for value in values
-        ]
+
+        def hashed(value: Any) -> str | None:
+            if value is None or value is UNSET:
+                return None
+            return blake2b(name + encode(value), digest_size=HASH_BYTES, key=self._secret).hexdigest()
+
+        return hashed
 
 
 def hash_key(secret: str | None) -> bytes:

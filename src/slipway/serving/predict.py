@@ -11,10 +11,10 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -38,6 +38,17 @@ MIN_VALUE_BYTES = 2
 OVERLOADED = Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
 
 
+class Predicted(Struct, frozen=True, gc=False):
+    """The rows of an answered request, for the prediction log."""
+
+    values: Sequence[Any]
+    """The values of the row, or of each column if the request has several rows, as the client sent them."""
+    is_single: bool
+    predictions: Predictions
+    size: int
+    """Size of the request body in bytes."""
+
+
 class Answer(Struct, frozen=True):
     """An HTTP response. `head` contains all header lines except `Connection: close`, which `close` adds."""
 
@@ -45,6 +56,8 @@ class Answer(Struct, frozen=True):
     head: bytes
     body: bytes
     close: bool = False
+    predicted: Predicted | None = None
+    """The rows to log, or None if there is no log or no prediction."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -97,11 +110,23 @@ class LoadShedder:
         self.is_busy, self._requests, self._is_overloaded = self._requests > 1, 0, False
 
 
-class PredictionHandler:
-    """Answers prediction requests. The server sets `draining`."""
+class Log(Protocol):
+    """The prediction log (`prediction_log.PredictionLog`)."""
 
-    def __init__(self, model: ServedModel, settings: Settings, plan: Plan = ONE_RUN_EACH) -> None:
+    def add(self, answer: Answer, predicted: Predicted, seconds: float) -> None:
+        """Add the rows of a request that was answered within a number of seconds."""
+
+
+class PredictionHandler:
+    """Answers prediction requests, and passes them to the log if there is one. The server sets `draining`."""
+
+    def __init__(
+        self, model: ServedModel, settings: Settings, plan: Plan = ONE_RUN_EACH, log: Log | None = None
+    ) -> None:
         self.draining = False
+        self._model = model
+        self._log = log
+        model.records.keeps_values = log is not None
         self.metrics = model.metrics
         self.runs = Runs(model, plan, settings.max_records)
         required = sum(column.required for column in model.schema.columns)
@@ -130,7 +155,11 @@ class PredictionHandler:
             self.check_size(len(body))
             if HEADER in headers:
                 body = as_json(body, headers[HEADER], route.protocol)
-            return self.respond(headers, 200, JSON, route.protocol(body))
+            text = route.protocol(body)
+            if self._log is None:
+                return self.respond(headers, 200, JSON, text)
+            predicted = Predicted(*self._model.records.take_values(), self._model.predictions, len(body))
+            return self.respond(headers, 200, JSON, text, predicted)
         except Exception as error:
             return self.explain(headers, error)
 
@@ -161,30 +190,27 @@ class PredictionHandler:
             return None
         if rows == 1:  # the next request with a single record overwrites these tensors
             tensors = {name: each.copy() for name, each in tensors.items()}
-        return self.runs.add(tensors, rows, partial(self._finish, route, headers, form, send))
+        values = None if self._log is None else (*self._model.records.take_values(), len(body))
+        return self.runs.add(tensors, rows, partial(self._finish, route, headers, form, values, send))
 
     def _finish(
         self,
         route: Route,
         headers: dict[bytes, bytes],
         form: Any,
+        values: tuple[Sequence[Any], bool, int] | None,
         send: Callable[[Answer], None],
-        job: Job,
         result: Predictions | Exception,
     ) -> None:
         if isinstance(result, Exception):
             send(self.explain(headers, result))
             return
         try:
-            answer = self.respond(headers, 200, JSON, route.protocol.write(result, form))
+            predicted = None if values is None else Predicted(*values[:2], result, values[2])
+            answer = self.respond(headers, 200, JSON, route.protocol.write(result, form), predicted)
         except Exception as error:
-            send(self.explain(headers, error))
-            return
+            answer = self.explain(headers, error)
         send(answer)
-        self.answered(job, answer, result)
-
-    def answered(self, job: Job, answer: Answer, predictions: Predictions) -> None:
-        """Do nothing. `LoggedHandler` overrides this method to log the response to a queued request."""
 
     def check(self, method: str, headers: dict[bytes, bytes]) -> None:
         """Raise Problem for a method or headers that are not supported."""
@@ -201,10 +227,17 @@ class PredictionHandler:
         if size > self._settings.max_body:
             raise Problem(413, f"The body is larger than {self._settings.max_body} bytes; split it.", headers=[CLOSE])
 
-    def respond(self, headers: dict[bytes, bytes], status: int, media: bytes, body: bytes) -> Answer:
+    def respond(
+        self,
+        headers: dict[bytes, bytes],
+        status: int,
+        media: bytes,
+        body: bytes,
+        predicted: Predicted | None = None,
+    ) -> Answer:
         """Return a response with the given status and body, and with the headers that every response has."""
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n" % (self.head(headers), media, len(body))
-        return Answer(status, head, body, self.draining)
+        return Answer(status, head, body, self.draining, predicted)
 
     def head(self, headers: dict[bytes, bytes]) -> bytes:
         """Return the header lines that identify the request (its id and trace) and the served model."""
@@ -234,8 +267,10 @@ class PredictionHandler:
         return self.refuse(headers, Problem(500, "The server has a bug; its log has the traceback. Report it."))
 
     def record(self, route: str, path: str, method: str, answer: Answer, seconds: float) -> None:
-        """Count a response, and log it if `log_requests` is set."""
+        """Count a response, pass its rows to the prediction log, and log it if `log_requests` is set."""
         self.metrics.answered(route, answer.status, seconds)
+        if answer.predicted is not None and self._log is not None:
+            self._log.add(answer, answer.predicted, seconds)
         if self._settings.log_requests:
             fields = {"method": method, "path": path, "status": answer.status, "seconds": round(seconds, 6)}
             for name, value in answer.headers:

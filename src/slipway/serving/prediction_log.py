@@ -10,10 +10,9 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -21,19 +20,17 @@ from numpy.typing import NDArray
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from slipway.bundle import Tensors
 from slipway.serving.log_segments import (
     Account,
     Block,
     Header,
+    SingleRows,
     encode,
     remove_unfinished,
     write_segment,
 )
 from slipway.serving.logged_columns import LoggedColumns, is_sampled
-from slipway.serving.predict import Answer, PredictionHandler, Route
-from slipway.serving.records import Records
-from slipway.serving.runs import ONE_RUN_EACH, Job, Plan
+from slipway.serving.predict import Answer, Predicted
 from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 
@@ -59,95 +56,20 @@ class QueuedBlock(Struct, frozen=True, gc=False):
     frame: bytes
 
 
-class CapturingRecords(Records):
-    """Reader that also keeps the last request's values for the log, by column, as the client sent them."""
-
-    captured: Sequence[Any] = ()
-    is_single = False
-
-    def _single(self, values: list[Any]) -> Tensors:
-        self.captured, self.is_single = tuple(values), True
-        return super()._single(values)
-
-    def _batch(self, values: list[Sequence[Any]], rows: int) -> Tensors:
-        self.captured, self.is_single = tuple(values), False
-        return super()._batch(values, rows)
-
-
-class LoggedModel(ServedModel):
-    """A served model that keeps the last request and its predictions for the log."""
-
-    records: CapturingRecords
-    reader = CapturingRecords
-    predictions: NDArray[np.float32]
-
-    def predict(self, tensors: Tensors) -> NDArray[np.float32]:
-        self.predictions = super().predict(tensors)
-        return self.predictions
-
-
-class LoggedHandler(PredictionHandler):
-    """Answers prediction requests and passes each prediction to the log."""
-
-    def __init__(self, model: LoggedModel, settings: Settings, log: "PredictionLog", plan: Plan = ONE_RUN_EACH) -> None:
-        super().__init__(model, settings, plan)
-        self._model = model
-        self._log = log
-
-    def answer(self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes) -> Answer:
-        started = time.perf_counter()
-        answer = super().answer(route, method, headers, body)
-        if answer.status == 200:
-            self._add(answer, time.perf_counter() - started, *self._captured(), self._model.predictions, len(body))
-        return answer
-
-    def submit(
-        self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]
-    ) -> Job | None:
-        started = time.perf_counter()
-        job = super().submit(route, method, headers, body, send)
-        if job is not None:
-            job.logged = (started, *self._captured(), len(body))
-        return job
-
-    def answered(self, job: Job, answer: Answer, predictions: NDArray[np.float32]) -> None:
-        started, values, is_single, size = job.logged
-        self._add(answer, time.perf_counter() - started, values, is_single, predictions, size)
-
-    def _captured(self) -> tuple[Sequence[Any], bool]:
-        """Return the values of the last request, and whether the request has a single row."""
-        records = self._model.records
-        values, records.captured = records.captured, ()  # the next request may allocate its own values
-        return values, records.is_single
-
-    def _add(
-        self,
-        answer: Answer,
-        seconds: float,
-        values: Sequence[Any],
-        is_single: bool,
-        predictions: NDArray[np.float32],
-        size: int,
-    ) -> None:
-        if is_single:
-            self._log.add_single(answer.head, seconds, values, predictions, size)
-        else:
-            self._log.add_batch(answer.head, seconds, values, predictions)
-
-
 class PredictionLog(Collector):
     """The log of one server process.
 
     The thread of the log runs during the `with` block, and writes the waiting rows at the end.
     """
 
-    def __init__(self, folder: Path, model: LoggedModel, settings: Settings) -> None:
+    def __init__(self, folder: Path, model: ServedModel, settings: Settings) -> None:
         self.folder = folder
         secret = settings.prediction_log_secret
         self._columns = LoggedColumns(
             model.schema, model.records.columns, secret.get_secret_value() if secret else None
         )
         self._share = settings.prediction_log_share
+        self._needs_keys = self._columns.keyed or self._share < 1
         self._max_bytes = settings.prediction_log_max_bytes
         self._seconds = settings.prediction_log_seconds
         self._bundle, self._model = model.hash, model.name
@@ -160,7 +82,7 @@ class PredictionLog(Collector):
         self._changed = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
         self._day = 0
-        self._pending: list[tuple[bytes, float, float, Sequence[Any], NDArray[np.float32]]] = []
+        self._pending: list[tuple[bytes, float, float, Predicted]] = []
         self._pending_bytes = 0
         self._queue: deque[QueuedBlock] = deque()
         self._queued_bytes = 0
@@ -189,32 +111,23 @@ class PredictionLog(Collector):
             self._changed.notify()
         self._thread.join(LAST_WRITE)
 
-    def add_single(
-        self, head: bytes, seconds: float, values: Sequence[Any], predictions: NDArray[np.float32], size: int
-    ) -> None:
-        """Add an answered request with one row. `size` is the size of the request body in bytes."""
+    def add(self, answer: Answer, predicted: Predicted, seconds: float) -> None:
+        """Add the rows of a request that was answered within a number of seconds."""
         now = time.time()
         with self._lock:
-            self._answered += 1
+            self._answered += len(predicted.predictions)
             if now // SECONDS_PER_DAY != self._day:
                 self._start_day(now)
-            self._pending.append((head, now, seconds, values, predictions))
-            self._pending_bytes += size
-            if len(self._pending) >= BLOCK_ROWS or self._pending_bytes >= BLOCK_BYTES:
+            if self._columns.refusal:
+                self._drop("not_allowed", len(predicted.predictions))
+            elif predicted.is_single:
+                self._pending.append((answer.head, now, seconds, predicted))
+                self._pending_bytes += predicted.size
+                if len(self._pending) >= BLOCK_ROWS or self._pending_bytes >= BLOCK_BYTES:
+                    self._seal()
+            else:
                 self._seal()
-
-    def add_batch(
-        self, head: bytes, seconds: float, values: Sequence[Sequence[Any]], predictions: NDArray[np.float32]
-    ) -> None:
-        """Add an answered request with several rows. `values` has one sequence of values for each column."""
-        now = time.time()
-        with self._lock:
-            self._answered += len(predictions)
-            if now // SECONDS_PER_DAY != self._day:
-                self._start_day(now)
-            self._seal()
-            rows = range(len(predictions))
-            self._encode([(_request_id(head), now, seconds)], [0] * len(rows), rows, values, predictions)
+                self._add_batch((_request_id(answer.head), now, seconds), predicted)
 
     def account(self) -> Account:
         """Return the number of rows with each outcome since the server started."""
@@ -235,46 +148,47 @@ class PredictionLog(Collector):
         self._day = int(now // SECONDS_PER_DAY)
 
     def _seal(self) -> None:
-        """Encode the pending rows as a block. The caller must hold the lock."""
-        if not self._pending:
-            return
+        """Encode the pending rows. The caller must hold the lock."""
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        heads, times, seconds, values, predictions = zip(*pending, strict=True)
-        requests = list(zip(map(_request_id, heads), times, seconds, strict=True))
-        columns = list(zip(*values, strict=True))
-        self._encode(requests, range(len(pending)), [0] * len(pending), columns, np.concatenate(predictions))
+        rows = []
+        for head, now, seconds, predicted in pending:
+            request = _request_id(head)
+            try:
+                key = self._columns.row_key(predicted.values) if self._needs_keys else None
+                if self._share < 1 and not is_sampled(key or request, self._share):
+                    self._sampled_out += 1
+                    continue
+                stored = self._columns.stored_row(predicted.values)
+                rows.append((request, now, seconds, key, stored, _as_bytes(predicted.predictions)))
+            except Exception as error:  # a bug must not fail the request
+                self._drop("not_encoded", 1, error)
+        if rows:
+            self._enqueue(len(rows), SingleRows(rows))
 
-    def _encode(
-        self,
-        requests: list[tuple[str, float, float]],
-        request: Sequence[int],
-        row: Sequence[int],
-        values: Sequence[Sequence[Any]],
-        predictions: NDArray[np.float32],
-    ) -> None:
-        rows = len(row)
-        if self._columns.refusal:
-            self._drop("not_allowed", rows)
-            return
+    def _add_batch(self, request: tuple[str, float, float], predicted: Predicted) -> None:
+        values, predictions = predicted.values, predicted.predictions
+        chosen = [*range(len(predictions))]
         try:
-            keys = self._columns.keys(values) if self._columns.keyed or self._share < 1 else None
+            keys = self._columns.keys(values) if self._needs_keys else None
             if self._share < 1:
-                sampled_by = keys or [requests[i][0] for i in request]
-                chosen = [i for i, text in enumerate(sampled_by) if is_sampled(text, self._share)]
-                self._sampled_out += rows - len(chosen)
-                rows = len(chosen)
-                if not rows:
+                texts = keys or [request[0]] * len(chosen)
+                chosen = [i for i in chosen if is_sampled(texts[i], self._share)]
+                self._sampled_out += len(predictions) - len(chosen)
+                if not chosen:
                     return
-                kept = sorted({request[i] for i in chosen})
-                positions = {old: new for new, old in enumerate(kept)}
-                requests = [requests[i] for i in kept]
-                request, row = [positions[request[i]] for i in chosen], [row[i] for i in chosen]
                 values = [[column[i] for i in chosen] for column in values]
                 keys = [keys[i] for i in chosen] if keys else None
                 predictions = predictions[chosen]
-            stored = self._columns.stored(values)
-            answers = predictions.astype("<f4", copy=False).tobytes()
-            frame = encode(Block(requests, list(request), list(row), keys, stored, answers))
+            stored, answers = self._columns.stored(values), _as_bytes(predictions)
+            block = Block([request], [0] * len(chosen), chosen, keys, stored, answers)
+        except Exception as error:  # a bug must not fail the request
+            self._drop("not_encoded", len(chosen), error)
+            return
+        self._enqueue(len(chosen), block)
+
+    def _enqueue(self, rows: int, block: Block | SingleRows) -> None:
+        try:
+            frame = encode(block)
         except Exception as error:  # a bug must not fail the request
             self._drop("not_encoded", rows, error)
             return
@@ -397,6 +311,10 @@ class PredictionLog(Collector):
         yield GaugeMetricFamily(
             "slipway_prediction_log_folder_bytes", "Size of the segments in the folder.", self._folder_bytes
         )
+
+
+def _as_bytes(predictions: NDArray[np.float32]) -> bytes:
+    return predictions.astype("<f4", copy=False).tobytes()
 
 
 def _request_id(head: bytes) -> str:

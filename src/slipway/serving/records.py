@@ -57,6 +57,9 @@ class Records:
         )  # numbers come first, then categories, as in the model graph
         self.columns = tuple(columns)
         """The columns in the order in which `_single` and `_batch` receive values."""
+        self.keeps_values = False
+        """True if `take_values` returns the values of the last request."""
+        self._values: tuple[Sequence[Any], bool] = ((), True)
         self.one = record_struct(columns, schema.unknown_fields)
         self.many = Annotated[list[self.one], Meta(min_length=1, max_length=self.most)]  # type: ignore[name-defined]
         tensors = tensor_structs(columns, self.most)
@@ -190,7 +193,18 @@ class Records:
             for column, given in zip(self._arrays.values(), values, strict=True)
         }
 
+    def take_values(self) -> tuple[Sequence[Any], bool]:
+        """Return the values of the last request as the client sent them, and whether the request has a single row.
+
+        The values are those of the row, or of each column if there are several rows. They are returned only once, so
+        that the memory is free for the next request.
+        """
+        values, self._values = self._values, ((), True)
+        return values
+
     def _single(self, values: list[Any]) -> Tensors:
+        if self.keeps_values:
+            self._values = tuple(values), True
         for i, missing in self._missing.items():
             if values[i] is None or values[i] is UNSET:
                 values[i] = missing
@@ -211,6 +225,8 @@ class Records:
         return self._row
 
     def _batch(self, values: list[Sequence[Any]], rows: int) -> Tensors:
+        if self.keeps_values:
+            self._values = tuple(values), False
         for i, missing in self._missing.items():
             values[i] = [missing if value is None or value is UNSET else value for value in values[i]]
         for i, allowed in self._numbers_allowed.items():

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from msgspec import Struct
@@ -61,25 +61,20 @@ ONE_RUN_EACH = Plan()
 class Job:
     """The rows of one request.
 
-    `done` is called with the job, and with its predictions or the exception that a run raised.
+    `done` is called with the predictions, or with the exception that a run raised.
     """
 
-    __slots__ = ("_done", "logged", "parts", "rows", "start", "tensors")
+    __slots__ = ("done", "parts", "rows", "start", "tensors")
 
     def __init__(self, tensors: Tensors, rows: int, done: "Done") -> None:
         self.tensors = tensors
         self.rows = rows
-        self.logged: Any = None
-        """The values that the prediction log keeps from the request."""
         self.start = 0  # the first row without a prediction
         self.parts: list[Predictions] = []
-        self._done = done
-
-    def done(self, result: Predictions | Exception) -> None:
-        self._done(self, result)
+        self.done = done
 
 
-Done = Callable[[Job, Predictions | Exception], None]
+Done = Callable[[Predictions | Exception], None]
 
 
 class Runs:

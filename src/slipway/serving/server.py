@@ -19,7 +19,7 @@ from slipway.provenance import read_provenance
 from slipway.serving.asgi import Application
 from slipway.serving.http_protocol import Protocol
 from slipway.serving.predict import PredictionHandler
-from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
+from slipway.serving.prediction_log import PredictionLog
 from slipway.serving.routes import make_app
 from slipway.serving.runs import measure
 from slipway.serving.served_model import ServedModel
@@ -115,16 +115,11 @@ def _application(
     bundle: Path, settings: Settings, provenance: Path | None
 ) -> tuple[Application, ServedModel, PredictionLog | None]:
     """Load the model and create the application. Add a prediction log if the settings name a folder for it."""
-    if settings.prediction_log is None:
-        model = ServedModel(bundle, settings.model_name, settings.max_records, settings.providers)
-        handler = PredictionHandler(model, settings, measure(model, settings.max_run, settings.share_runs))
-        rest = make_app(model, read_provenance(provenance, model.hash))
-        return Application(model, settings, rest, handler), model, None
-    logged = LoggedModel(bundle, settings.model_name, settings.max_records, settings.providers)
-    log = PredictionLog(settings.prediction_log, logged, settings)
-    rest = make_app(logged, read_provenance(provenance, logged.hash), [log])
-    plan = measure(logged, settings.max_run, settings.share_runs)
-    return Application(logged, settings, rest, LoggedHandler(logged, settings, log, plan)), logged, log
+    model = ServedModel(bundle, settings.model_name, settings.max_records, settings.providers)
+    log = None if settings.prediction_log is None else PredictionLog(settings.prediction_log, model, settings)
+    handler = PredictionHandler(model, settings, measure(model, settings.max_run, settings.share_runs), log)
+    rest = make_app(model, read_provenance(provenance, model.hash), [] if log is None else [log])
+    return Application(model, settings, rest, handler), model, log
 
 
 def make_config(application: Application, settings: Settings) -> uvicorn.Config:

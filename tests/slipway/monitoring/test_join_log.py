@@ -38,7 +38,10 @@ from slipway.monitoring.joined_rows import deliver
 from slipway.monitoring.labels import collect, request_ids
 from slipway.monitoring.live_performance import MAX_SLICES, UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
-from slipway.serving.prediction_log import CapturingRecords, LoggedHandler, LoggedModel, PredictionLog
+from slipway.serving.predict import PredictionHandler
+from slipway.serving.prediction_log import PredictionLog
+from slipway.serving.records import Records
+from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.serving import arrays, odd
@@ -92,14 +95,14 @@ def log_and_ship(
     rows: Sequence[tuple[int, dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,
     secret: str | None = None,
-    kind: type[LoggedModel] = LoggedModel,
+    kind: type[ServedModel] = ServedModel,
     prefix: str = "r-",
 ) -> None:
     """Log one request for each row, at a number of days after START. The id of a request ends with its position."""
     served = kind(bundle, "odd", 1000)
     settings = Settings.model_validate({"prediction_log_secret": secret})
     log = PredictionLog(address.parent / "segments", served, settings)
-    handler = LoggedHandler(served, settings, log)
+    handler = PredictionHandler(served, settings, log=log)
     with monkeypatch.context() as patch, log:
         for i, (day, row) in enumerate(rows):
             patch.setattr(time, "time", lambda day=day: (START + day) * DAY + 3600.0)
@@ -122,7 +125,7 @@ def join(params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.Monke
         path = more.pop("bundle", bundle)
         settings = more.pop("params", params)
         log_and_ship(
-            path or bundle, tmp_path / "shipped", rows, monkeypatch, more.get("secret"), more.pop("kind", LoggedModel)
+            path or bundle, tmp_path / "shipped", rows, monkeypatch, more.get("secret"), more.pop("kind", ServedModel)
         )
         labels.to_csv(tmp_path / "labels.csv", index=False)
         given: dict[str, Any] = {"bundle": load_bundle(path) if path else None, "secret": None} | more
@@ -470,7 +473,7 @@ def test_requests_with_private_columns_are_not_delivered(join: Join, tmp_path: P
 # Training-serving skew
 
 
-class AlteredRecords(CapturingRecords):
+class AlteredRecords(Records):
     """Preprocessing that doubles all numbers of single records."""
 
     def _single(self, values: list[Any]) -> Any:
@@ -479,11 +482,15 @@ class AlteredRecords(CapturingRecords):
         return tensors
 
 
-class Altered(LoggedModel):
-    def _check_golden(self, path: Path) -> None:
-        """Skip the check, as if the server had been altered after its start."""
+class Altered(ServedModel):
+    """A model whose preprocessing is altered after the check of the golden rows."""
 
-    reader = AlteredRecords
+    reader: type[Records] = AlteredRecords
+
+    def __init__(self, path: Path, name: str, max_records: int) -> None:
+        super().__init__(path, name, max_records)
+        self.records = self.reader(self.schema, max_records)
+        self.records.keeps_values = True
 
 
 def test_a_server_with_altered_preprocessing_is_an_alarm(join: Join) -> None:
@@ -717,7 +724,7 @@ def test_the_verb_joins_a_log_of_the_sample_and_exits_1_on_skew(
     record = {name: value for name, value in row.items() if value is not None}
     labels = {name: [record[name]] for name in schema["key"]} | {"price": [100_000.0], "known_at": [date_of(2)]}
     pd.DataFrame(labels).to_csv(tmp_path / "labels.csv", index=False)
-    for kind, code in ((LoggedModel, 0), (Altered, 1)):
+    for kind, code in ((ServedModel, 0), (Altered, 1)):
         log_and_ship(champion, tmp_path / kind.__name__, [(0, record)], monkeypatch, kind=kind)
         result = repository.run("slipway", "join", str(tmp_path / kind.__name__), str(tmp_path / "labels.csv"))
         assert result.code == code, result

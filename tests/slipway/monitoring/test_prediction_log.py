@@ -36,13 +36,15 @@ from slipway.monitoring.ship_log import Shipped, delete_expired, ship
 from slipway.pipeline.row_ids import hash_rows
 from slipway.serving.log_segments import MAGIC, LoggedColumn, encode, read_segment, segment_name, segments
 from slipway.serving.logged_columns import key_hashes
-from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
+from slipway.serving.predict import Answer, Predicted, PredictionHandler
+from slipway.serving.prediction_log import PredictionLog
+from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 from tests.slipway.conftest import ROOT, Result
 from tests.slipway.outside import BUCKET, Store, s3
 from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
-from tests.slipway.serving.test_prediction_log import marked, predict
+from tests.slipway.serving.test_prediction_log import marked, post_body, predict
 
 SECRET = "a secret of the team"
 KILLS = 50
@@ -62,12 +64,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def write_log(folder: Path, bundle: Path, bodies: Sequence[Any], secret: str | None = None) -> None:
     """Answer requests, and write one segment for each."""
-    model = LoggedModel(bundle, "odd", 1000)
+    model = ServedModel(bundle, "odd", 1000)
     settings = Settings.model_validate({"prediction_log_secret": secret} if secret else {})
     for i, body in enumerate(bodies):
         log = PredictionLog(folder, model, settings)
         with log:
-            assert predict(LoggedHandler(model, settings, log), body, request_id=f"r-{i}") == 200
+            assert predict(PredictionHandler(model, settings, log=log), body, request_id=f"r-{i}") == 200
 
 
 def areas(*values: float) -> list[dict[str, Any]]:
@@ -105,14 +107,13 @@ def test_a_shipped_log_has_the_records_and_the_answers(tmp_path: Path, bundles: 
 
 def test_a_log_of_a_classifier_has_the_probability_of_each_class(tmp_path: Path, bundles: dict[str, Path]) -> None:
     folder, address = tmp_path / "log", tmp_path / "shipped"
-    model = LoggedModel(bundles["public"], "odd", 5)
+    model = ServedModel(bundles["public"], "odd", 5)
     log = PredictionLog(folder, model, Settings())
     log._outputs = ("no", "yes")
-    model.records._single([3.0, 2.0, date(2001, 1, 1), "b", "x"])
+    values = (3.0, 2.0, date(2001, 1, 1), "b", "x")
     with log:
-        log.add_single(
-            b"x-request-id: r\r\n", 0.1, model.records.captured, np.array([[0.25, 0.75]], dtype=np.float32), 10
-        )
+        predicted = Predicted(values, True, np.array([[0.25, 0.75]], dtype=np.float32), 10)
+        log.add(Answer(200, b"x-request-id: r\r\n", b""), predicted, 0.1)
     ship(folder, LogStore(str(address)), never)
     assert shipped(address)[["answer_no", "answer_yes"]].to_numpy().tolist() == [[0.25, 0.75]]
 
@@ -242,14 +243,14 @@ def test_another_shipper_may_rename_a_corrupt_segment(tmp_path: Path, bundles: d
 
 def test_hostile_texts_are_shipped_unchanged(tmp_path: Path, bundles: dict[str, Path]) -> None:
     texts = ["\0" * 9, "x" * 1_000_000, "<script>|`\r\n", "\U0001f600\u202e", "../../etc", "=1+1"]
-    folder, model, settings = tmp_path / "log", LoggedModel(bundles["public"], "odd", 1000), Settings()
+    folder, model, settings = tmp_path / "log", ServedModel(bundles["public"], "odd", 1000), Settings()
     with PredictionLog(folder, model, settings) as log:
-        handler = LoggedHandler(model, settings, log)
+        handler = PredictionHandler(model, settings, log=log)
         for i, text in enumerate(texts):
             assert predict(handler, ROW | {"note": text, AREA: i}) == 200
         for bad in (b"\xed\xa0\x80", rb"\ud800"):
             body = json.dumps(ROW).encode().replace(b'"x"', b'"' + bad + b'"')
-            assert handler.answer(handler.routes["/predict"], "POST", {}, body).status in (400, 422)
+            assert post_body(handler, body, {}) in (400, 422)
         assert predict(handler, ROW | {f"unknown-{i}": "text" for i in range(10_000)}) == 422
     assert (log.account().answered, log.account().logged) == (len(texts), len(texts))
     ship(folder, LogStore(str(tmp_path / "shipped")), never)

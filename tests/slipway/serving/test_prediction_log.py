@@ -28,14 +28,17 @@ from slipway.serving.log_segments import (
     PARTIAL,
     SUFFIX,
     LoggedColumn,
+    Row,
     Segment,
+    SingleRows,
     read_segment,
     remove_unfinished,
     segments,
 )
 from slipway.serving.logged_columns import hash_key, is_sampled
 from slipway.serving.predict import PredictionHandler
-from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
+from slipway.serving.prediction_log import PredictionLog
+from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 from tests.slipway.serving.conftest import Serve, Server
 from tests.slipway.serving.odd import AREA, ROW, SCHEMA_OF_IT, SOLD, expected
@@ -69,27 +72,35 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-Handler = Callable[..., LoggedHandler]
+Handler = Callable[..., PredictionHandler]
 
 
 @pytest.fixture
 def handler(folder: Path, public: Path) -> Handler:
     """Return a handler with a log in this process. Its thread does not run until the log is entered."""
 
-    def make(bundle: Path = public, **settings: Any) -> LoggedHandler:
-        model = LoggedModel(bundle, "odd", 1000)
+    def make(bundle: Path = public, **settings: Any) -> PredictionHandler:
+        model = ServedModel(bundle, "odd", 1000)
         given = Settings.model_validate({f"prediction_log_{name}": value for name, value in settings.items()})
-        return LoggedHandler(model, given, PredictionLog(folder, model, given))
+        return PredictionHandler(model, given, log=PredictionLog(folder, model, given))
 
     return make
 
 
 def predict(handler: PredictionHandler, body: Any, route: str = "/predict", request_id: str = "") -> int:
     headers = JSON | ({b"x-request-id": request_id.encode()} if request_id else {})
-    return handler.answer(handler.routes[route], "POST", headers, json.dumps(body).encode()).status
+    return post_body(handler, json.dumps(body).encode(), headers, route)
 
 
-def log_of(handler: LoggedHandler) -> PredictionLog:
+def post_body(handler: PredictionHandler, body: bytes, headers: dict[bytes, bytes], route: str = "/predict") -> int:
+    started = time.monotonic()
+    answer = handler.answer(handler.routes[route], "POST", headers, body)
+    handler.record(route, route, "POST", answer, time.monotonic() - started)
+    return answer.status
+
+
+def log_of(handler: PredictionHandler) -> PredictionLog:
+    assert isinstance(handler._log, PredictionLog)
     return handler._log
 
 
@@ -326,10 +337,10 @@ def test_a_hash_depends_on_the_secret_and_the_column(odd_bundle: Path, tmp_path:
     bundle = marked(odd_bundle, tmp_path, kind="hash", note="hash")
     hashes = set()
     for secret in (SECRET, SECRET + "!"):
-        model = LoggedModel(bundle, "odd", 5)
+        model = ServedModel(bundle, "odd", 5)
         settings = Settings.model_validate({"prediction_log_secret": secret})
         log = PredictionLog(tmp_path / secret, model, settings)
-        made = LoggedHandler(model, settings, log)
+        made = PredictionHandler(model, settings, log=log)
         with log:
             predict(made, ROW | {"kind": "a", "note": "a"})
         (row,) = logged_rows(tmp_path / secret)
@@ -379,23 +390,23 @@ def test_requests_without_the_key_are_sampled_by_their_id(odd_bundle: Path, tmp_
     schema = SCHEMA_OF_IT.model_dump() | {"key": ["customer"]}
     schema["columns"] = [column | {"private": "no"} for column in schema["columns"]]
     (bundle / SCHEMA).write_text(json.dumps(schema))
-    model = LoggedModel(bundle, "odd", 5)
+    model = ServedModel(bundle, "odd", 5)
     settings = Settings.model_validate({"prediction_log_share": 0.5})
     log = PredictionLog(folder, model, settings)
     with log:
         for i in range(100):
-            predict(LoggedHandler(model, settings, log), ROW, request_id=f"id-{i}")
+            predict(PredictionHandler(model, settings, log=log), ROW, request_id=f"id-{i}")
     found = logged_rows(folder)
     assert {row["id"] for row in found} == {f"id-{i}" for i in range(100) if is_sampled(f"id-{i}", 0.5)}
     assert {row["key"] for row in found} == {None}
 
 
 def test_the_key_of_a_private_column_needs_the_secret(odd_bundle: Path, tmp_path: Path, folder: Path) -> None:
-    model = LoggedModel(marked(odd_bundle, tmp_path, **{AREA: "drop"}), "odd", 5)
+    model = ServedModel(marked(odd_bundle, tmp_path, **{AREA: "drop"}), "odd", 5)
     settings = Settings.model_validate({"prediction_log_secret": SECRET})
     log = PredictionLog(folder, model, settings)
     with log:
-        predict(LoggedHandler(model, settings, log), ROW)
+        predict(PredictionHandler(model, settings, log=log), ROW)
     (row,) = logged_rows(folder)
     value = np.float64(ROW[AREA]).tobytes()
     assert row["key"] == blake2b(value, digest_size=8, key=hash_key(SECRET)).hexdigest()
@@ -576,10 +587,10 @@ def test_corrupt_segments_count_as_part_of_the_folder(handler: Handler, folder: 
 
 def log_until_killed(bundle: Path, folder: Path, answered: Any) -> None:
     """Answer requests, and count them in the shared memory `answered`, until this process is killed."""
-    model = LoggedModel(bundle, "odd", 1000)
+    model = ServedModel(bundle, "odd", 1000)
     settings = Settings.model_validate({"prediction_log_seconds": 0.005})
     log = PredictionLog(folder, model, settings)
-    made = LoggedHandler(model, settings, log)
+    made = PredictionHandler(model, settings, log=log)
     with log:
         while True:
             for body, count in ((ROW, 1), ([ROW, OTHER], 2)):
@@ -632,7 +643,8 @@ def test_a_truncated_segment_is_an_error(handler: Handler, folder: Path) -> None
     made = handler()
     with log_of(made):
         predict(made, [ROW, OTHER])
-        predict(made, [ROW, OTHER])
+        for _ in range(2):
+            predict(made, ROW)
     (path,) = segments(folder)
     content = path.read_bytes()
     for end in range(len(content)):
@@ -641,3 +653,17 @@ def test_a_truncated_segment_is_an_error(handler: Handler, folder: Path) -> None
             read_segment(path)
     path.write_bytes(content)
     assert read_segment(path).header.rows == 4
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [("a", 1.0, 0.1, None, [1.0], b"1234"), ("b", 1.0, 0.1, None, [1.0, 2.0], b"1234")],
+        [("a", 1.0, 0.1, None, [1.0], b"1234"), ("b", 1.0, 0.1, None, [1.0], b"12345678")],
+    ],
+    ids=["no row", "a further column", "a further output"],
+)
+def test_rows_of_different_shapes_are_refused(rows: list[Row]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        SingleRows(rows).as_block()

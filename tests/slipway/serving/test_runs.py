@@ -89,7 +89,7 @@ def queue(
             results[i] = result if isinstance(result, Exception) else result[:, 0].tolist()
 
         added = [
-            runs.add(rows(*values), len(values), lambda _, result, i=i: done(i, result))  # type: ignore[misc]
+            runs.add(rows(*values), len(values), lambda result, i=i: done(i, result))  # type: ignore[misc]
             for i, values in enumerate(jobs)
         ]
         if then:
