@@ -5,6 +5,10 @@ Two servers run on one core, and take turns in short rounds: the current version
 connections. Each result is a ratio between the two versions: their good answers per second of CPU time, as a median
 over the rounds. The champion, two MLPs and an encoder are measured.
 
+Sharing runs cannot gain more than ONNX Runtime itself gains from runs with more rows. If the weights of the large MLP
+fit into the processor's cache, this gain is less than the required factor. The requirement for this model is therefore
+the smaller of two numbers: the factor, and a part of the runtime's own gain, which is measured on the same core.
+
 Then one request with 1,000 records is sent to the encoder, while a client sends one probe after the other. The slowest
 probe and the peak of the server's memory are printed.
 
@@ -23,6 +27,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from benchmarks.scratch import console, exit_with, require
@@ -38,16 +43,21 @@ from benchmarks.serving.processes import (
     take_load_core,
 )
 from benchmarks.serving.records import encode, read_records
-from slipway.bundle import SCHEMA, Schema
+from slipway.bundle import SCHEMA, Schema, Tensors
 from slipway.errors import SlipwayError
 from slipway.integrations.ports import free_port
+from slipway.serving.served_model import ServedModel
 
 CHAMPION = "champion"
 ENCODER = "encoder, 6 layers"
 CONNECTIONS = (1, 16, 64)
 WARM_UP = 1.0  # seconds
 RECORDS = 1_000
-LEAST = {(CHAMPION, 1): 0.97, (CHAMPION, 16): 1.2, ("MLP 2048-2048", 16): 4.0}
+LARGE = "MLP 2048-2048"
+SHARED = 16  # connections
+LEAST = {(CHAMPION, 1): 0.97, (CHAMPION, SHARED): 1.2, (LARGE, SHARED): 4.0}
+RUNTIME_PART = 0.8  # HTTP takes the rest
+RUNS = 100
 MOST_MILLISECONDS = 100.0
 MOST_MEGABYTES = 256.0
 WIDE = "1,024 columns"
@@ -76,6 +86,10 @@ def main() -> int:
             table.add_row(name, *(f"{each:.2f}" for each in ratios.values()))
             for connections, ratio in ratios.items():
                 least = LEAST.get((name, connections))
+                if least is not None and name == LARGE:
+                    gain = _runtime_gain(bundle, connections)
+                    console.print(f"{name}: ONNX Runtime alone gains {gain:.2f} from runs of {connections} rows.")
+                    least = min(least, round(RUNTIME_PART * gain, 2))
                 if least is not None:
                     text = f"{name}, {connections} connections: at least {least:g} times as fast ({ratio:.2f})"
                     requirements[text] = ratio >= least
@@ -123,6 +137,27 @@ def _ratios(scratch: Path, bundle: Path, file: Path, arguments: argparse.Namespa
             )
             for connections, (ours, theirs) in results.items()
         }
+
+
+def _runtime_gain(bundle: Path, rows: int) -> float:
+    """Return the CPU time of single runs, divided by that of one run with the same rows, as medians.
+
+    Runs of one size follow each other, as under load, so that the cache holds the weights if they fit.
+    """
+    model = ServedModel(bundle, "model", rows)
+    golden = model.golden_tensors()
+    many = {name: np.resize(each, (rows, each.shape[1])) for name, each in golden.items()}
+    one = {name: each[:1] for name, each in many.items()}
+
+    def seconds(tensors: Tensors) -> float:
+        times = []
+        for _ in range(RUNS):
+            started = time.thread_time()
+            model.run(tensors)
+            times.append(time.thread_time() - started)
+        return statistics.median(times)
+
+    return rows * seconds(one) / seconds(many)
 
 
 def _heavy_request(scratch: Path, bundle: Path) -> tuple[float, float, float]:

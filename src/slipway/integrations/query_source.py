@@ -1,4 +1,4 @@
-"""Read deliveries from a SQL query with a watermark, which is a column whose values grow from row to row.
+"""Read deliveries from a SQL query with a watermark, which is a column with a larger value in each later row.
 
 Each delivery contains the rows that are not in data/ yet, and is named after the newest watermark of these rows. The
 deliveries in data/ show which rows were taken already, so no separate state is stored.

@@ -117,7 +117,7 @@ class SingleRows(Struct, frozen=True, array_like=True, tag="rows"):
     rows: list[Row]
 
     def as_block(self) -> Block:
-        """Return the same rows by column. Raises ValueError if there is no row, or if the rows differ in their shape."""
+        """Return the same rows by column. Raises ValueError if there is no row, or if the shapes of rows differ."""
         ids, times, seconds, keys, values, answers = zip(*self.rows, strict=True)
         if len({len(each) for each in answers}) != 1:
             raise ValueError("The rows have different numbers of predictions.")
