@@ -47,6 +47,8 @@ demo: template-only setup ## Run the whole loop locally, under load. CLUSTER=1 u
 test: announcement tools ## Run the tests. Installs missing programs first, if you have the rights
 	@$(BIN)/python -m pytest $(WORKERS) --ignore $(END_TO_END)
 
+# These tests spend half of their time waiting, so they use more processes than cores.
+end-to-end: WORKERS := --numprocesses 4 --dist worksteal
 end-to-end: tools torch ## Run the slow tests: workflows, images, the demo and forks
 	@$(if $(wildcard $(END_TO_END)),$(BIN)/python -m pytest $(WORKERS) $(END_TO_END))
 
