@@ -21,11 +21,10 @@ from datetime import timedelta
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from slipway.artifacts import Artifact, Holdout, Release
-from slipway.bundle import Bundle, Schema, check_columns, contained
+from slipway.bundle import Bundle, Schema, check_columns
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import InputError
@@ -167,10 +166,6 @@ class AtRelease:
     """The result of `answer_for` for the holdout rows of the release."""
     seen: Ids
     """The sorted ids of the champion's training rows and, if they are available, of the holdout rows of its release."""
-
-    def has_seen(self, ids: Ids) -> NDArray[np.bool_]:
-        """Return a mask of the ids of rows that the champion was trained or evaluated on."""
-        return contained(ids, self.seen)
 
 
 def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, params: Params, model: Model) -> AtRelease:
