@@ -69,7 +69,7 @@ def train() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def evaluate() -> None:
-    """Evaluate the champion and the challenger on the same holdout.
+    """Evaluate the champion (the model in production) and the challenger (the new model) on the same holdout rows.
 
     Reads build/bundle/, champion/, metrics/release.json and build/split/. Writes metrics/evaluation.json and
     build/latency.json. Writes the score of each row and the data of the plots to build/evaluation/. Exits 1 if
@@ -90,7 +90,7 @@ def gate() -> None:
     """Run the statistical test that decides whether the challenger ships.
 
     Reads build/evaluation/scores.parquet, metrics/evaluation.json and metrics/release.json. Writes
-    metrics/verdict.json. Exits 0 for every verdict, also for `hold`. `slipway verdict` exits 1 for `hold`.
+    metrics/verdict.json. Exits 0 for every verdict. To exit 1 for `hold`, use `slipway verdict`.
     """
     from slipway.pipeline import gate as stage
 

@@ -103,9 +103,9 @@ def erase_log(
 ) -> None:
     """Erase all rows with one key from a prediction log that `slipway ship-log` has shipped.
 
-    Reads and rewrites the files that contain the key. Also records the erasure at ADDRESS, so that shippers remove the
-    rows that they have not shipped yet. Exits 1 if some files could not be searched: they are not part of a log, or
-    they were written with other KEY columns.
+    Reads and rewrites the files that contain the key. Also records the erasure at ADDRESS, so that `slipway ship-log`
+    removes the rows that it has not shipped yet. Exits 1 if some files could not be searched: they are not part of a
+    log, or they were written with other KEY columns.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.erase_log import erase

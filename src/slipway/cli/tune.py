@@ -15,9 +15,9 @@ def tune() -> None:
 
     Reads build/split/training.parquet and src/model/, and never the holdout. Fits and compares models on folds of the
     training rows. Writes the finished trials to build/tune/, and an MLflow run to MLFLOW_TRACKING_URI (default: the
-    file mlflow.db in the repository). If the best trial has a lower loss than the settings in params.yaml, writes its
-    settings to params.yaml. After an interruption, the next run continues the search. Exits 0 if no trial is better,
-    and 1 if every trial fails.
+    file mlflow.db in the repository). If the best trial has a lower loss than the settings in params.yaml, writes the
+    settings of this trial to params.yaml. After an interruption, the next run continues the search. Exits 0 if no trial
+    is better, and 1 if every trial fails.
     """
     from slipway.integrations.search_storage import Trial
     from slipway.pipeline import tune as step
