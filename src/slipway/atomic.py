@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary directories of killed processes next to `path`. Those of running processes stay.
+    """Remove the temporary directories of killed processes next to `path`. The directories of running processes stay.
 
     If a process was killed between the two renames of a directory, the old directory is restored.
     """
@@ -55,7 +55,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _locked_workspace(path: Path) -> tuple[Path, int]:
-    """Make a directory next to `path`, and lock it while this process lives. Return it and its file descriptor."""
+    """Make a directory next to `path`, and lock it until this process ends. Return the directory and its descriptor."""
     while True:
         workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
         if (lock := _lock(workspace)) is not None:

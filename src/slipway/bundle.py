@@ -35,7 +35,7 @@ DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that macOS and Windows create in opened folders. `folder_hash` ignores them, as DVC does with .dvcignore."""
 
 SIGNALS = "signals"
-"""The name of the graph's optional second output: an array of shape [rows, signals] that is counted for drift."""
+"""The name of the graph's optional second output: an array of shape [rows, signals] for detecting drift."""
 CPU = ("CPUExecutionProvider",)
 ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 

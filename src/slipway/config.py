@@ -370,7 +370,7 @@ class Ingest(Section):
 
 
 def label_problem(address: str, query: str | None, is_delta: bool) -> str | None:
-    """Return a sentence about the error in the settings of a source of labels, or None if the settings are valid."""
+    """Return a sentence about what is wrong with the settings of a label source, or None if the settings are valid."""
     if _has_password(address):
         return "the address of the labels contains a password; put the credentials into the environment"
     if query and is_delta:
@@ -419,11 +419,11 @@ class PredictionLog(Section):
 
     address: Address
     image: Annotated[str, Field(pattern=PINNED_IMAGE)]
-    """The image of the shipper, with its tag or digest."""
+    """The image that runs `slipway ship-log`, with its tag or digest."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the keys whose rows are logged."""
     keep_days: int | None = Field(default=None, ge=1, le=36_500)
-    """Number of days after which the shipper deletes rows. None keeps all rows."""
+    """Number of days after which `slipway ship-log` deletes rows. None keeps all rows."""
 
 
 class Live(Section):

@@ -25,7 +25,7 @@ ARRAYS = ("vector", "image")
 TENSORS = ("numbers", "categories", "prediction")
 """Names of inputs and outputs of the ONNX graph. A vector or image column must not have one of these names."""
 MAX_SIZE = 2**22
-"""Maximum number of values of a vector or an image."""
+"""Maximum number of values in one vector or image."""
 
 
 class Regressor(Protocol):
@@ -38,7 +38,7 @@ class Regressor(Protocol):
     categories]). Their columns are in the order of `Model.FEATURES`. An input that would have no columns is left out.
     Each vector column and each image column has a separate input with the name of the column: float32 [rows, length]
     for a vector, and uint8 [rows, height, width, channels] for an image. The last output contains the predictions
-    ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, its argument is a
+    ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, Slipway passes it a
     function that exports an estimator.
     """
 

@@ -1,4 +1,4 @@
-"""Records of erased keys, so that shippers leave out rows that servers have not shipped yet.
+"""Records of erased keys, so that `slipway ship-log` leaves out rows with these keys that it has not shipped yet.
 
 A record is a file in the storage of the log. It contains hashes of the erased key, and is deleted after `KEEP_DAYS`
 days. A process that writes a file of the log reads the records before the write and again after it. An erasure reads
@@ -35,7 +35,7 @@ class Erasure(Artifact):
 
 
 class Erasures:
-    """The records of a log that were read so far."""
+    """The erasure records of a log that were read so far."""
 
     def __init__(self, store: LogStore) -> None:
         self._store = store

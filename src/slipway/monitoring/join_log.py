@@ -201,7 +201,7 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:
-    """Find the labels whose request is in the log several times, and write one value per label to `file`.
+    """Find the labels whose request is in the log several times, and write a mask of these labels to `file`.
 
     A client chooses the id of its request, so it can repeat the id of an earlier request.
     """

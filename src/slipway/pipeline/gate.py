@@ -156,7 +156,7 @@ def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
 
 
 def sameness(scores: pd.DataFrame, evaluation: Evaluation, within: float) -> str | None:
-    """Return "bytes" or "answers" if both models have the same bytes or the same predictions.
+    """Return "bytes" if both models have the same bytes, or "answers" if only their predictions are the same.
 
     Return None if the predictions differ, if different decision rules give different losses, or if there is no
     champion.

@@ -77,7 +77,7 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
 
 
 def _rows_by_token(vectorizer: CountVectorizer, texts: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the number of rows that have each token. A token in several texts of a row counts once."""
+    """Return the number of rows that have each token. A token in several texts of a row is counted once."""
     first, *others = (vectorizer.transform(texts[name]) for name in texts)
     found: NDArray[np.int64] = (sum(others, first) > 0).sum(axis=0).A1
     return found

@@ -36,7 +36,7 @@ def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
-    """Return one number for each vector or image, which determines its bin.
+    """Convert each vector or image to the number that determines its bin.
 
     For vectors [rows, length], the number is the norm, or NaN if the vector is missing. For images [rows, height,
     width, channels], the number is the mean brightness.

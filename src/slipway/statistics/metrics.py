@@ -281,7 +281,7 @@ def naive_prediction(
             return average(_huber(number, training_truth, np.array([[constant]])), weights)
 
         return np.array([[minimize_scalar(mean_loss, bounds=(low, high), method="bounded").x]])
-    # Without weights, NumPy does not sort the values. Sorting them needs eight times the memory.
+    # Without weights, NumPy does not sort the values. Sorting would need eight times as much memory.
     if loss == "mean_absolute_percentage_error":
         weights = (1.0 if weights is None else weights) / np.abs(training_truth)
     return np.array([[np.quantile(training_truth, number, weights=weights, method="inverted_cdf")]])
