@@ -390,8 +390,8 @@ def duration(text: str) -> int:
 class Decay(Section):
     """The limits for decay: how much worse the champion may be than at its release.
 
-    `margin` is a share of the loss at release. `bias` is a share of the mean absolute target for a regression, and a
-    probability for a classification.
+    `margin` is the allowed rise of the loss, as a share of the loss at release. `bias` is a share of the mean absolute
+    target for a regression, and a probability for a classification.
     """
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
@@ -456,7 +456,7 @@ class Live(Section):
 
 
 class Replay(Section):
-    """The prediction log for the replay. The challenger predicts the logged requests again for the report.
+    """The settings for replaying a prediction log. For the report, the challenger predicts the logged requests again.
 
     `requests` is the maximum number of requests to replay. Set `feedback` to `possible` if a prediction can influence
     the true value that is observed later.

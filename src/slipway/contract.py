@@ -111,7 +111,7 @@ class Model(Protocol):
         settings: Mapping[str, Any],
         seed: int,
     ) -> Regressor | Classifier:
-        """Fit on the training rows.
+        """Fit the model on the training rows.
 
         `features` has the columns of `FEATURES`. Numbers are float32. Booleans are 1 and 0, as float32. Dates are days
         since 1970-01-01, as float32. A missing number, boolean or date is NaN. Categories and texts are str, and a

@@ -20,7 +20,7 @@ from slipway.integrations.log_store import LogStore
 from slipway.monitoring.log_tables import read_table, to_parquet
 
 FOLDER = "_erased"
-"""The folder of the records. Readers of Parquet folders ignore it, because its name starts with an underscore."""
+"""The folder with the erasure records. Parquet readers ignore it, because its name starts with an underscore."""
 KEEP_DAYS = 30
 CLOCKS = timedelta(minutes=10)
 """Maximum difference between the clocks of a server and of the machine that erases."""
@@ -43,7 +43,7 @@ class Erasures:
         self._until: dict[str, datetime] = {}
 
     def refresh(self) -> bool:
-        """Read new records. Return whether there are any. Raises InputError if one of them is damaged."""
+        """Read the new records, and return whether there were any. Raises InputError if one of them is damaged."""
         new = [name for name in self._store.names_in(FOLDER) if name not in self._known]
         for name in new:
             if (record := _read(self._store, name)) is not None:

@@ -53,7 +53,7 @@ class JoinCounts(Artifact):
     rows: int
     joined: int
     missing: int
-    """Rows without a label."""
+    """Logged rows without a label."""
     contradictory: int
     """Rows whose latest labels have the same time but different truths."""
     known_before: int
@@ -71,7 +71,7 @@ class JoinCounts(Artifact):
 
 
 class Skew(Artifact):
-    """Training-serving skew: a bundle's logged predictions, compared with its predictions for the same records now.
+    """Training-serving skew: a bundle's logged predictions, compared with its new predictions for the same records.
 
     `different` is the number of predictions that differ, and `largest` is the largest difference.
     """
@@ -102,7 +102,7 @@ class Live(Artifact):
     period: tuple[date, date] | None
     """The newest period with only mature days."""
     decay: LiveDecay | None
-    """None if no champion was given."""
+    """The champion's decay in this period. None if no champion was given."""
     earlier: tuple[LiveDecay, ...] = ()
     """The champion's decay in earlier periods that were not reported, the oldest first."""
     delivered: tuple[str, ...] = ()

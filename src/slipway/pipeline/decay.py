@@ -102,7 +102,7 @@ class DeliveryDecay(Artifact):
     reason: str
     released_on: Holdout
     holdout: Holdout
-    """The rows that were scored."""
+    """The rows of the delivery that were checked."""
     trained_on: int
     """The number of rows left out because the champion was trained on them."""
     judged_on: int

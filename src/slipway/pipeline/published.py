@@ -31,9 +31,7 @@ MAX_EXAMPLES = 100
 
 
 def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
-    """Raise InputError if the values of a category or of the target are nearly unique.
-
-    The bundle publishes these values.
+    """Raise InputError if a category or the target, whose values the bundle publishes, has nearly unique values.
 
     If `minimum` is 1, no column is refused, because values of single rows are then allowed in the bundle.
     """

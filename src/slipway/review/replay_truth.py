@@ -1,4 +1,4 @@
-"""Compare both models with the truth of replayed requests, which joined logs have in the column `truth`.
+"""Compare champion and challenger on replayed requests whose truth is in the log's column `truth`.
 
 Requests for rows that a model was trained on are left out. The comparison therefore requires that the log and both
 models identify rows by the same key.
