@@ -48,7 +48,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
 
 
 class JoinCounts(Artifact):
-    """Numbers of logged rows by outcome of the join, and numbers of labels."""
+    """The number of logged rows for each outcome of the join, and the numbers of labels."""
 
     rows: int
     joined: int
