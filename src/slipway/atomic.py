@@ -18,8 +18,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path. At the end of the `with` block, the file or directory at this path replaces `path`.
 
     If the block fails or the process is killed, `path` stays unchanged. There is one exception: replacing a directory
-    takes two renames. If the process is killed between them, `path` is missing, and the old directory is next to it, in
-    a directory whose name ends in `.partial`. `remove_leftovers` restores it.
+    takes two renames. If the process is killed between the renames, `path` is missing. The old directory is then next
+    to `path`, in a directory whose name ends in `.partial`. `remove_leftovers` restores it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace, lock = _locked_workspace(path)

@@ -60,11 +60,11 @@ class Classifier(Protocol):
 class Model(Protocol):
     """The names that the package `model` must define.
 
-    If a feature is a text, a vector or an image, the package must also have `EXAMPLES`: a sequence of rows that anyone
-    may see, with the columns of `FEATURES`. These rows replace training rows in two public places: the golden rows of
-    the bundle and the examples in the API documentation. Each row is a mapping in the form in which a client sends it:
-    dates as YYYY-MM-DD, vectors as lists of numbers, images as base64, and None for a missing value. Instead of base64,
-    an image may be Python bytes.
+    If a feature is a text, a vector or an image, the package must also have `EXAMPLES`. `EXAMPLES` is a sequence of
+    public rows with the columns of `FEATURES`. These rows replace training rows in two public places: the golden rows
+    of the bundle and the examples in the API documentation. Each row is a mapping in the form in which a client sends
+    it: dates as YYYY-MM-DD, vectors as lists of numbers, images as base64, and None for a missing value. Instead of
+    base64, an image may be Python bytes.
     """
 
     @property

@@ -1,9 +1,9 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
 A period has `live.days` days (params.yaml), and periods do not overlap. Each period in which all days are mature is
-checked, the oldest first. Every check of a period uses the same rows, so the probability of a false alarm in a period
-does not grow with the number of checks. `slipway monitor` records which periods it has reported. Later, it checks only
-the newest reported period again, so that an alarm stays until the next period is mature.
+checked, the oldest first. Every check of a period uses the same rows. Repeated checks therefore do not raise the
+probability of a false alarm. `slipway monitor` records which periods it has reported. Later, it checks only the newest
+reported period again, so that an alarm stays until the next period is mature.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """ship-log: copy each segment of a prediction log to storage exactly once, and delete days that are too old.
 
 The file name is computed from the segment, and storage writes a file completely or not at all. If ship-log is killed at
-any moment, the next run can therefore continue: it skips files that exist, and deletes a segment only after the
-segment's file exists. A process of ship-log locks its segment. Otherwise, another process could write the same file
-again after a key was erased from it.
+any moment, the next run can therefore continue: it skips files that exist. A segment is deleted only after its file
+exists. A process of ship-log locks its segment. Otherwise, another process could write the same file again after a key
+was erased from it.
 """
 
 import fcntl

@@ -92,7 +92,7 @@ def score_features(
     params: Params,
     measure: Measure,
 ) -> ScoredFeatures:
-    """Compute the scores of each feature of both models. `holdout` has validated rows with the name of their delivery.
+    """Compute the scores of each model's features. `holdout` has validated rows with the name of their delivery.
 
     The share of missing values in the newest delivery is computed separately, because future requests are most similar
     to this delivery.

@@ -143,7 +143,7 @@ def _result(params: Params, model: Model, say: Callable[[str], None], *, is_fork
 
 
 def _latency() -> Latency:
-    """Return the measured latency of both models.
+    """Return the measured latency of champion and challenger.
 
     If DVC restored the results of `evaluate` instead of running it, nothing was measured, and both values are None.
     """

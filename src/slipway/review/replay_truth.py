@@ -55,7 +55,7 @@ def compare_with_truth(
     params: Params,
     measure: Measure,
 ) -> ReplayTruth | None:
-    """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
+    """Return the losses of each model on the rows whose truth is known. Return None if there is no such row.
 
     `rows` has the columns of `truth_columns` and of the log. `before` has the predictions of the champion
     (`models[0]`), and `now` has the challenger's predictions.

@@ -214,10 +214,10 @@ def summarise(
 ) -> dict[str, float]:
     """Return the usual metrics for a regression or a classification.
 
-    If `loss` is not one of the usual metrics, the mean of `losses` (the loss of each row) is added under the name of
-    the loss. Metrics with a number in their name, such as `recall_at_precision_0.9`, are added if `wanted` contains
-    their names. With `weights`, every metric is weighted. At least one weight must be above 0. If a true value is 0,
-    the result has no percentage error.
+    If `loss` is not one of the usual metrics, its name is added, with the mean of `losses` (the loss of each row).
+    Metrics with a number in their name, such as `recall_at_precision_0.9`, are added if `wanted` contains their names.
+    With `weights`, every metric is weighted. At least one weight must be above 0. If a true value is 0, the result has
+    no percentage error.
     """
     usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
     own = {} if loss is None or loss in usual or losses is None else {loss: average(losses, weights)}
