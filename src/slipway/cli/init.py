@@ -44,10 +44,11 @@ def init(
         str | None, typer.Option(help="Address to push images to, without a tag. Default: ghcr.io/OWNER/NAME.")
     ] = None,
     staging_host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Host name of staging. Default: NAME-staging.example.com.")
+        str | None,
+        typer.Option(metavar="HOST", help="Host name of the staging server. Default: NAME-staging.example.com."),
     ] = None,
     production_host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Host name of production. Default: NAME.example.com.")
+        str | None, typer.Option(metavar="HOST", help="Host name of the production server. Default: NAME.example.com.")
     ] = None,
 ) -> None:
     """Turn this copy of the template into a project: set its names and remove the sample.

@@ -91,7 +91,7 @@ def drift(
     window: Annotated[
         str | None,
         typer.Option(
-            help="Time range of Prometheus or the log, such as 12h for the last 12 hours. Default: drift.window."
+            help="Time range of Prometheus or the log, such as 12h for 12 hours. Default: drift.window in params.yaml."
         ),
     ] = None,
     token: Annotated[

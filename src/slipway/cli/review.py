@@ -138,7 +138,7 @@ def merge_check(
         typer.Argument(metavar="REPORT", help=f"Path of the report to check. Default: {REPORT}.", callback=from_start),
     ] = None,
 ) -> None:
-    """Check whether a pull request may be merged. The rules of `main` require this check.
+    """Check whether a pull request may be merged. The rules of the branch `main` require this check.
 
     Reads the report and the GitHub event. Also reads the variable NEEDS, which contains the results of the workflow's
     other jobs. Exits 1 if a job failed, if the report has no verdict on the last commit, or if the model is held. A

@@ -11,7 +11,7 @@ from slipway.config import replace_settings
 
 @app.command(epilog=EXIT_CODES)
 def tune() -> None:
-    """Search for better values of train.settings. The section `tune` of params.yaml defines the search.
+    """Search for better values of train.settings in params.yaml. The section `tune` defines the search.
 
     Reads build/split/training.parquet and src/model/, and never the holdout. Fits and compares models on folds of the
     training rows. Writes the finished trials to build/tune/, and an MLflow run to MLFLOW_TRACKING_URI (default: the
