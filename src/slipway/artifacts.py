@@ -123,7 +123,7 @@ class DeliveryCounts(Artifact):
     changed: int | None = 0
     """The number of `replaced` rows whose values differ from the earlier row. None if these rows were not counted."""
     lists_keys: bool = False
-    """True if the delivery is a list of keys. The fields with numbers of rows then contain numbers of keys."""
+    """True if the delivery is a list of keys. `rows`, `accepted` and `quarantined` then count keys."""
     deleted: int = 0
     """The number of rows in earlier deliveries that a list of keys deletes."""
     unmatched: int = 0
