@@ -20,7 +20,7 @@ def update(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Framework file to leave as it is. Can be repeated. Default: none."),
+        typer.Option(metavar="FILE", help="Framework file to leave unchanged. Can be repeated. Default: none."),
     ] = None,
 ) -> None:
     """Replace the framework with another version from the template. The fork's own files stay unchanged.
