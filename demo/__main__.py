@@ -20,9 +20,13 @@ def command(
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="CONTEXT", help="Local kubectl context to run the models in. `1` means the current one."),
+        typer.Option(
+            metavar="CONTEXT", help="Local kubectl context to run the models in. `1` means the current context."
+        ),
     ] = None,
-    cold: Annotated[bool, typer.Option(help="Start each program as a new process, which takes twice as long.")] = False,
+    cold: Annotated[
+        bool, typer.Option(help="Start each program as a new process. The demo then takes twice as long.")
+    ] = False,
 ) -> None:
     """Run the whole loop locally, under load: deliveries, pull requests, releases and a rollback.
 

@@ -55,7 +55,7 @@ class LivePeriod:
 def live_periods(rollouts: Sequence[tuple[float, str]], outcomes: Sequence[Outcome]) -> Iterator[LivePeriod]:
     """Yield the periods in which models were live, in the order of their rollouts.
 
-    If a bundle was rolled out several times, an answer counts for the newest rollout at the time of the answer.
+    If a bundle was rolled out several times, an answer belongs to the newest rollout at the time of the answer.
     """
     for place, (since, bundle) in enumerate(rollouts):
         until = next((at for at, other in rollouts[place + 1 :] if other == bundle), float("inf"))

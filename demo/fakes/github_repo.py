@@ -345,7 +345,7 @@ class GitHubRepo:
     def required_checks(self, commit: str) -> list[str]:
         """Return the conclusion of the required check in each run on a commit.
 
-        Runs that were started by hand do not count. All other runs count, even cancelled ones.
+        Runs that were started by hand are left out. All other runs are included, even cancelled ones.
         """
         return [
             "cancelled" if each.outcome == "cancelled" else each.jobs.get(REQUIRED, each.outcome or "pending")

@@ -123,7 +123,7 @@ class DeliveryCounts(Artifact):
     changed: int | None = 0
     """The number of `replaced` rows whose values differ from the earlier row. None if these rows were not counted."""
     lists_keys: bool = False
-    """True if the delivery is a list of keys. The fields with numbers of rows then contain numbers of keys."""
+    """True if the delivery is a list of keys. `rows`, `accepted` and `quarantined` then count keys."""
     deleted: int = 0
     """The number of rows in earlier deliveries that a list of keys deletes."""
     unmatched: int = 0
@@ -207,7 +207,7 @@ class Contender(Artifact):
 
 
 class SliceScore(Artifact):
-    """The mean losses of both models on one slice of the holdout. A first model has no loss of a `champion`."""
+    """The mean losses of champion and challenger on one slice of the holdout. `champion` is None for a first model."""
 
     column: str
     value: str
@@ -267,7 +267,7 @@ class Evaluation(Artifact):
     server_changes: tuple[str, ...] = Field(default=(), exclude_if=lambda changes: not changes)
     """The challenger's changes for the server, apart from predictions (`slipway.pipeline.server_changes`)."""
     decides_differently: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
-    """True if the two models have different rules for choosing a class from its probabilities."""
+    """True if the two models have different rules for choosing a class from the probabilities."""
 
 
 class Latency(Artifact):
@@ -312,7 +312,7 @@ class SliceVerdict(Artifact):
 
     @property
     def relative(self) -> float:
-        """The reference's mean loss on the slice minus the challenger's, divided by the reference's."""
+        """The difference of the mean losses on the slice (reference minus challenger), relative to the reference."""
         return self.comparison.difference / self.reference_loss if self.reference_loss else 0.0
 
 

@@ -18,8 +18,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path. At the end of the `with` block, the file or directory at this path replaces `path`.
 
     If the block fails or the process is killed, `path` stays unchanged. There is one exception: replacing a directory
-    takes two renames. If the process is killed between them, `path` is missing, and the old directory is next to it, in
-    a directory whose name ends in `.partial`. `remove_leftovers` restores it.
+    takes two renames. If the process is killed between the renames, `path` is missing. The old directory is then next
+    to `path`, in a directory whose name ends in `.partial`. `remove_leftovers` restores it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace, lock = _locked_workspace(path)
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary directories of killed processes next to `path`. Those of running processes stay.
+    """Remove the temporary directories of killed processes next to `path`. The directories of running processes stay.
 
     If a process was killed between the two renames of a directory, the old directory is restored.
     """
@@ -55,7 +55,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _locked_workspace(path: Path) -> tuple[Path, int]:
-    """Make a directory next to `path`, and lock it while this process lives. Return it and its file descriptor."""
+    """Make a directory next to `path`, and lock it until this process ends. Return the directory and its descriptor."""
     while True:
         workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
         if (lock := _lock(workspace)) is not None:

@@ -35,7 +35,7 @@ DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that macOS and Windows create in opened folders. `folder_hash` ignores them, as DVC does with .dvcignore."""
 
 SIGNALS = "signals"
-"""The name of the graph's optional second output: an array of shape [rows, signals] that is counted for drift."""
+"""The name of the graph's optional second output: an array of shape [rows, signals] for detecting drift."""
 CPU = ("CPUExecutionProvider",)
 ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
@@ -71,7 +71,7 @@ class Column(_Plain):
     """The allowed numbers, in ascending order. None if all numbers from `minimum` to `maximum` are allowed."""
     private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
     """How the prediction log stores the column: unchanged ("no"), not at all ("drop"), or as a hash ("hash"). None if
-    the model does not set this.
+    the model does not set `private`.
     """
 
 
@@ -253,7 +253,10 @@ def signal_names(signals: NDArray[Any]) -> list[str]:
 
 
 def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return, for each of `ids`, whether the sorted array `known` contains it. Unlike np.isin, do not copy `known`."""
+    """Return, for each of `ids`, whether the sorted array `known` contains it.
+
+    Unlike np.isin, this function does not copy `known`.
+    """
     if not len(known):
         return np.zeros(len(ids), dtype=np.bool_)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids

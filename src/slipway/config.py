@@ -370,7 +370,7 @@ class Ingest(Section):
 
 
 def label_problem(address: str, query: str | None, is_delta: bool) -> str | None:
-    """Return a sentence about the error in the settings of a source of labels, or None if the settings are valid."""
+    """Return a sentence about what is wrong with the settings of a label source, or None if the settings are valid."""
     if _has_password(address):
         return "the address of the labels contains a password; put the credentials into the environment"
     if query and is_delta:
@@ -390,8 +390,8 @@ def duration(text: str) -> int:
 class Decay(Section):
     """The limits for decay: how much worse the champion may be than at its release.
 
-    `margin` is a share of the loss at release. `bias` is a share of the mean absolute target for a regression, and a
-    probability for a classification.
+    `margin` is the allowed rise of the loss, as a share of the loss at release. `bias` is a share of the mean absolute
+    target for a regression, and a probability for a classification.
     """
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
@@ -419,11 +419,11 @@ class PredictionLog(Section):
 
     address: Address
     image: Annotated[str, Field(pattern=PINNED_IMAGE)]
-    """The image of the shipper, with its tag or digest."""
+    """The image that runs `slipway ship-log`, with its tag or digest."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the keys whose rows are logged."""
     keep_days: int | None = Field(default=None, ge=1, le=36_500)
-    """Number of days after which the shipper deletes rows. None keeps all rows."""
+    """Number of days after which `slipway ship-log` deletes rows. None keeps all rows."""
 
 
 class Live(Section):
@@ -456,7 +456,7 @@ class Live(Section):
 
 
 class Replay(Section):
-    """The prediction log for the replay. The challenger predicts the logged requests again for the report.
+    """The settings for replaying a prediction log. For the report, the challenger predicts the logged requests again.
 
     `requests` is the maximum number of requests to replay. Set `feedback` to `possible` if a prediction can influence
     the true value that is observed later.

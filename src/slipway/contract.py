@@ -25,7 +25,7 @@ ARRAYS = ("vector", "image")
 TENSORS = ("numbers", "categories", "prediction")
 """Names of inputs and outputs of the ONNX graph. A vector or image column must not have one of these names."""
 MAX_SIZE = 2**22
-"""Maximum number of values of a vector or an image."""
+"""Maximum number of values in one vector or image."""
 
 
 class Regressor(Protocol):
@@ -38,7 +38,7 @@ class Regressor(Protocol):
     categories]). Their columns are in the order of `Model.FEATURES`. An input that would have no columns is left out.
     Each vector column and each image column has a separate input with the name of the column: float32 [rows, length]
     for a vector, and uint8 [rows, height, width, channels] for an image. The last output contains the predictions
-    ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, its argument is a
+    ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, Slipway passes it a
     function that exports an estimator.
     """
 
@@ -60,11 +60,11 @@ class Classifier(Protocol):
 class Model(Protocol):
     """The names that the package `model` must define.
 
-    If a feature is a text, a vector or an image, the package must also have `EXAMPLES`: a sequence of rows that anyone
-    may see, with the columns of `FEATURES`. These rows replace training rows in two public places: the golden rows of
-    the bundle and the examples in the API documentation. Each row is a mapping in the form in which a client sends it:
-    dates as YYYY-MM-DD, vectors as lists of numbers, images as base64, and None for a missing value. Instead of base64,
-    an image may be Python bytes.
+    If a feature is a text, a vector or an image, the package must also have `EXAMPLES`. `EXAMPLES` is a sequence of
+    public rows with the columns of `FEATURES`. These rows replace training rows in two public places: the golden rows
+    of the bundle and the examples in the API documentation. Each row is a mapping in the form in which a client sends
+    it: dates as YYYY-MM-DD, vectors as lists of numbers, images as base64, and None for a missing value. Instead of
+    base64, an image may be Python bytes.
     """
 
     @property
@@ -111,7 +111,7 @@ class Model(Protocol):
         settings: Mapping[str, Any],
         seed: int,
     ) -> Regressor | Classifier:
-        """Fit on the training rows.
+        """Fit the model on the training rows.
 
         `features` has the columns of `FEATURES`. Numbers are float32. Booleans are 1 and 0, as float32. Dates are days
         since 1970-01-01, as float32. A missing number, boolean or date is NaN. Categories and texts are str, and a

@@ -15,8 +15,8 @@ LABELS = {
     "created": "org.opencontainers.image.created",
     "verdict": "slipway.verdict",
 }
-"""The image label for each field of the provenance. The field `reason` has no label, because a reason may contain an
-amount such as `$822`, and Podman 5 treats `$` in a label as the start of a variable.
+"""The image label for each field of the provenance. The field `reason` has no label. A reason can contain an amount
+such as `$822`, and Podman 5 treats `$` in a label as the start of a variable.
 """
 ANNOTATIONS = {name: f"slipway/{name}" for name in (*LABELS, "reason")}
 TAGS = {name: f"slipway.{name}" for name in ANNOTATIONS} | {"commit": "slipway.git_commit"}

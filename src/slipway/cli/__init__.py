@@ -5,8 +5,8 @@ import platform
 import sys
 from typing import Annotated
 
-# numpy, BLAS and PyTorch choose their code by the processor. With these variables, which must be set before numpy is
-# imported, they use the code for AVX2 on every x86 processor, so that training gives the same bytes on another runner.
+# numpy, BLAS and PyTorch choose their code by the processor. With these variables, they use the code for AVX2 on every
+# x86 processor, so that training gives the same bytes everywhere. The variables must be set before numpy is imported.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4 AVX512_ICL AVX512_SPR")
     os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
@@ -43,7 +43,7 @@ app.registered_commands.sort(
 @app.callback()
 def options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option(help="Print the traceback if the verb fails.")] = False,  # noqa: ARG001
+    debug: Annotated[bool, typer.Option(help="Print the traceback of an error.")] = False,  # noqa: ARG001
 ) -> None:
     """Change to the top of the repository before a verb runs.
 

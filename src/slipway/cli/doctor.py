@@ -9,7 +9,7 @@ from slipway.cli.terminal import EXIT_CODES, app, out
 
 @app.command(epilog=EXIT_CODES)
 def doctor() -> None:
-    """List the missing settings of this fork. For each setting, print a command to paste or a place to edit.
+    """List the missing settings of this fork. For each setting, print a command to run or a place to edit.
 
     Reads the installed programs, params.yaml, kustomize/, the DVC remote, the source of deliveries, MLflow, the image
     registry, and GitHub. Logs in to GitHub with GITHUB_TOKEN, GH_TOKEN or the token of `gh`. Writes nothing, and never

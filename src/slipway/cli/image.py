@@ -53,7 +53,7 @@ def build(
         bool,
         typer.Option(
             "--batch",
-            help="Build the batch image, which scores files, instead of the server's image. Its tag ends in -batch.",
+            help="Build the batch image, which scores files, instead of the server's image. The tag ends in -batch.",
         ),
     ] = False,
 ) -> None:

@@ -33,29 +33,31 @@ def init(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the project, its namespace and its registered model. Default: the name of the repository."
+            help="Name for the project, its namespace and its registered model. Default: the repository's name."
         ),
     ] = None,
     repository: Annotated[
-        str | None, typer.Option(metavar="URL", help="Git repository that the agents deploy from. Default: origin.")
+        str | None,
+        typer.Option(metavar="URL", help="Git repository that Argo CD or Flux deploys from. Default: origin."),
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Address to push images to, without a tag. Default: ghcr.io/OWNER/NAME.")
     ] = None,
     staging_host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Host name of staging. Default: NAME-staging.example.com.")
+        str | None,
+        typer.Option(metavar="HOST", help="Host name of the staging server. Default: NAME-staging.example.com."),
     ] = None,
     production_host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Host name of production. Default: NAME.example.com.")
+        str | None, typer.Option(metavar="HOST", help="Host name of the production server. Default: NAME.example.com.")
     ] = None,
 ) -> None:
     """Turn this copy of the template into a project: set its names and remove the sample.
 
     In a terminal, prompts for each value that no option sets. Without a terminal, uses the default values. Reads and
     writes params.yaml, kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes
-    .slipway.json. Removes the sample data, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Keeps the values in
-    these files that a person changed. Exits 1 if a file to change has uncommitted changes, or if data/ contains files
-    that are not part of the sample.
+    .slipway.json. Removes the sample data, demo/, benchmarks/, tests/slipway/ and docs/decisions/. If a person has
+    changed a value in these files, the value stays. Exits 1 if a file that it would change has uncommitted changes, or
+    if data/ contains files that are not part of the sample.
     """
     from slipway.fork import identity
     from slipway.fork import init as step

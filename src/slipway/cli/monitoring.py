@@ -24,13 +24,13 @@ def ingest(
         ),
     ] = None,
 ) -> None:
-    """Ingest the next delivery from the source.
+    """Ingest the next delivery (a batch of labelled rows) from the source.
 
-    Reads the source at the address ingest.source of params.yaml. The source is a folder or a bucket. If ingest.query is
-    set, the source is a database. Writes the delivery to data/, the new hash of data/ to data.dvc, and the rejected
-    rows to build/quarantine.csv. Skips and lists each delivery that is invalid, that has an invalid name, or that
-    changed after it was ingested. Exits 0 if it ingests a delivery, or if there is no new delivery. If it only skips
-    deliveries, the exit code is that of the first skipped delivery: 1 for a failed check, 2 for an unusable file.
+    Reads the source at the address ingest.source of params.yaml: a folder, a bucket or, if ingest.query is set, a
+    database. Writes the delivery to data/, the new hash of data/ to data.dvc, and the rejected rows to
+    build/quarantine.csv. Skips and lists each delivery that is invalid, that has an invalid name, or that changed after
+    it was ingested. Exits 0 if it ingests a delivery, or if there is no new delivery. If it only skips deliveries, the
+    exit code is that of the first skipped delivery: 1 for a failed check, 2 for an unusable file.
     """
     from slipway.monitoring.ingest import ingest as run
     from slipway.monitoring.open_source import open_source
@@ -91,7 +91,7 @@ def drift(
     window: Annotated[
         str | None,
         typer.Option(
-            help="Time range of Prometheus or the log, such as 12h for the last 12 hours. Default: drift.window."
+            help="Time range of Prometheus or the log, such as 12h for 12 hours. Default: drift.window in params.yaml."
         ),
     ] = None,
     token: Annotated[
@@ -164,10 +164,10 @@ def auto_merge() -> None:
 def monitor() -> None:
     """Check the champion for decay and drift, and report alarms in one GitHub issue.
 
-    Reads this clone of `main` and the source of deliveries. If params.yaml has the section `live`, also reads its
-    prediction log. Detects drift with Prometheus if PROMETHEUS_URL or drift.prometheus is set, otherwise with the
-    prediction log. With GITHUB_TOKEN, opens, updates or closes the issue, and starts the workflow `New data` if there
-    is an alarm. Exits 0 with or without an alarm, and 2 if a check could not run.
+    Reads the working directory and the source of deliveries. If params.yaml has the section `live`, also reads the
+    prediction log that this section names. Detects drift with Prometheus if PROMETHEUS_URL or drift.prometheus is set,
+    otherwise with the prediction log. With GITHUB_TOKEN, opens, updates or closes the issue, and starts the workflow
+    `New data` if there is an alarm. Exits 0 with or without an alarm, and 2 if a check could not run.
     """
     from slipway.monitoring.alert_issue import monitor as run
 

@@ -16,7 +16,7 @@ def validate() -> None:
 
     Reads data/ and src/model/schema.py. Writes the accepted rows to build/validated.parquet, the rejected rows with
     their reasons to build/quarantine.csv, and the numbers of rows to build/validation.json. Exits 1 if the share of
-    rejected rows in a delivery is above validate.max_invalid_share.
+    rejected rows in a delivery is above validate.max_invalid_share in params.yaml.
     """
     from slipway.pipeline import validate as stage
 
@@ -48,8 +48,8 @@ def train() -> None:
     """Fit the model, export it to ONNX, and check that the fitted and the exported model give the same predictions.
 
     Reads build/split/ and src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if a prediction of the
-    exported model differs from the fitted model by more than train.parity_tolerance. Also exits 1 if a second fit with
-    the same arguments gives another model.
+    exported model differs from the fitted model's by more than train.parity_tolerance. Also exits 1 if a second fit
+    with the same arguments gives another model.
     """
     from slipway.pipeline import train as stage
     from slipway.pipeline.tensors import unenforced_checks
@@ -69,12 +69,12 @@ def train() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def evaluate() -> None:
-    """Evaluate the champion and the challenger on the same holdout.
+    """Evaluate the champion (the model in production) and the challenger (the new model) on the same holdout rows.
 
     Reads build/bundle/, champion/, metrics/release.json and build/split/. Writes metrics/evaluation.json and
-    build/latency.json. Writes the score of each row and the data of the plots to build/evaluation/. Exits 1 if
-    champion/ does not contain the released bundle, or if the challenger was trained on a row of the holdout. Also exits
-    1 if the champion was trained on all rows of the holdout.
+    build/latency.json. Writes the predictions and losses of each row, and the data of the plots, to build/evaluation/.
+    Exits 1 if champion/ does not contain the released bundle, or if the challenger was trained on a row of the holdout.
+    Also exits 1 if the champion was trained on all rows of the holdout.
     """
     from slipway.pipeline import evaluate as stage
 
@@ -90,7 +90,7 @@ def gate() -> None:
     """Run the statistical test that decides whether the challenger ships.
 
     Reads build/evaluation/scores.parquet, metrics/evaluation.json and metrics/release.json. Writes
-    metrics/verdict.json. Exits 0 for every verdict, also for `hold`. `slipway verdict` exits 1 for `hold`.
+    metrics/verdict.json. Exits 0 for every verdict. To exit 1 for `hold`, use `slipway verdict`.
     """
     from slipway.pipeline import gate as stage
 

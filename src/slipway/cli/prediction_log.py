@@ -22,7 +22,7 @@ Secret = Annotated[
     str | None,
     typer.Option(
         envvar="SLIPWAY_PREDICTION_LOG_SECRET",
-        help="Secret that the servers use to hash keys. Needed only if a column of KEY has the mark `private`.",
+        help="Secret that the servers use to hash keys. Needed only if a KEY column has the mark `private`.",
     ),
 ]
 
@@ -97,14 +97,15 @@ def erase_log(
         typer.Argument(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`."),
     ],
     key: Annotated[
-        list[str], typer.Argument(metavar="COLUMN=VALUE...", help="Value of each column of KEY, such as customer=4711.")
+        list[str],
+        typer.Argument(metavar="COLUMN=VALUE...", help="Value of each KEY column of the model, such as customer=4711."),
     ],
     secret: Secret = None,
 ) -> None:
     """Erase all rows with one key from a prediction log that `slipway ship-log` has shipped.
 
-    Reads and rewrites the files that contain the key. Also records the erasure at ADDRESS, so that shippers remove the
-    rows that they have not shipped yet. Exits 1 if some files could not be searched: they are not part of a log, or
+    Reads and rewrites the files that contain the key. Also records the erasure at ADDRESS, so that `slipway ship-log`
+    leaves out rows with this key later. Exits 1 if some files could not be searched: they are not part of a log, or
     they were written with other KEY columns.
     """
     from slipway.integrations.log_store import LogStore

@@ -58,10 +58,10 @@ def candidate(
 
     Reads git and the DVC remote. In a workflow, also reads the report of the pull request. Writes build/release/,
     champion/, champion.dvc, dvc.lock, metrics/, the DVC remote and, if one is configured, the model registry. In a
-    workflow, writes `release` (true or false) and `commit` to GITHUB_OUTPUT. Exits 1 if the model is held, if it
-    differs from the reviewed model, or if it was rolled back before. Exits 0 without a candidate if there is nothing to
-    release. Also exits 0 if a pull request with a held model was merged as intended, for example because
-    ingest.when_held is `land`. In this case, the champion stays.
+    workflow, writes `release` (true if there is a candidate) and `commit` to GITHUB_OUTPUT. Exits 1 if the model is
+    held, if it differs from the reviewed model, or if it was rolled back before. Exits 0 without a candidate if there
+    is nothing to release. Also exits 0, and keeps the champion, if the rules allowed the merge of a held model, for
+    example with ingest.when_held set to `land`.
     """
     from slipway.release import candidate as step
 
@@ -104,7 +104,7 @@ def promote(
         ),
     ] = None,
 ) -> None:
-    """Release the candidate to an environment, by a commit on `main` of origin.
+    """Release the candidate to an environment: push a commit to `main` of origin.
 
     Reads build/release/, origin and, if one is configured, the model registry. The commit changes the file in
     kustomize/ that sets the image of the environment. For production, the commit also changes champion.dvc, dvc.lock
@@ -134,7 +134,7 @@ def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> 
 
 @app.command(epilog=EXIT_CODES)
 def deploy(environment: Environment) -> None:
-    """Wait until an environment serves its newest release, and update the alias in the model registry.
+    """Wait until an environment serves its newest release, and update the environment's alias in the model registry.
 
     Reads `main` of origin and the section `release` of params.yaml. If release.deploy is `kubectl`, first applies the
     overlay to the cluster. Writes no files. Does not wait for the model if release.urls has no address for the
@@ -162,12 +162,12 @@ def rollback(
         typer.Option(envvar="SLIPWAY_DIGEST", help="Roll back only if the live image has this digest. Default: any."),
     ] = None,
 ) -> None:
-    """Restore an earlier release, by a commit on `main` of origin.
+    """Restore an earlier release: push a commit to `main` of origin.
 
     By default, restores the newest release that differs from the live release and was not rolled back. Reads `main` of
-    origin. The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier
-    release. Exits 0 without a commit if the release to restore is already live, or if --digest names an image that is
-    not live, because another release or rollback has replaced it.
+    origin. The commit changes the image of the environment and, for production, the champion. Exits 1 if there is no
+    earlier release. Exits 0 without a commit if the release to restore is already live, or if the live image does not
+    have the digest of --digest.
     """
     from slipway.release.promote import roll_back
 
@@ -213,10 +213,10 @@ def status(
 ) -> None:
     """Print the release that each environment runs.
 
-    Reads the last fetched `main` of origin. In a workflow, writes `champion` (true or false) to GITHUB_OUTPUT. With
-    --live, compares the release to ENVIRONMENT with the commit, dvc.lock, the bundle, the model registry, the image and
-    the server. Exits 1 if one of them differs from the release, or if the server or the registry does not answer.
-    An image that cannot be pulled is not compared.
+    Reads the last fetched `main` of origin. In a workflow, writes `champion` to GITHUB_OUTPUT: true if there is a
+    champion, otherwise false. With --live, compares the environment's release with the commit, dvc.lock, the bundle,
+    the model registry, the image and the server. Exits 1 if one of them differs from the release, or if the server or
+    the registry does not answer. An image that cannot be pulled is not compared.
     """
     from slipway.artifacts import RELEASE, Release
     from slipway.cli import release_tables

@@ -52,8 +52,8 @@ def reproduce(base: Base = None) -> None:
 
     Reads git and the DVC remote. Writes dvc.lock and the outputs of the pipeline. If a stage fails, writes
     build/stopped.json. In a workflow, writes `upload` to GITHUB_OUTPUT. `upload` is true if the bundle cannot be pushed
-    to the DVC remote, and the workflow must store it as an artifact. Exits 0 for every verdict, also for `hold`. Exits
-    1 if a stage fails, or if the pull request changes champion.dvc or metrics/release.json.
+    to the DVC remote, so that the workflow must store it as an artifact. Exits 0 for every verdict. Exits 1 if a stage
+    fails, or if the pull request changes champion.dvc or metrics/release.json.
     """
     from slipway.integrations.dvc import embedded_remote
     from slipway.review.reproduce import reproduce as run
@@ -138,12 +138,12 @@ def merge_check(
         typer.Argument(metavar="REPORT", help=f"Path of the report to check. Default: {REPORT}.", callback=from_start),
     ] = None,
 ) -> None:
-    """Check whether a pull request may be merged. The rules of `main` require this check.
+    """Check whether a pull request may be merged. The rules of the branch `main` require this check.
 
-    Reads the report and the GitHub event. Also reads the variable NEEDS, which contains the results of the other jobs.
-    Exits 1 if a job failed, if the report has no verdict on the last commit, or if the model is held. A held model
-    passes if a maintainer added the label `ship-anyway` to this commit. A held model also passes if the pull request is
-    a delivery and ingest.when_held is `land`, or if the pipeline reads none of the changed files.
+    Reads the report and the GitHub event. Also reads the variable NEEDS, which contains the results of the workflow's
+    other jobs. Exits 1 if a job failed, if the report has no verdict on the last commit, or if the model is held. A
+    held model passes if a maintainer added the label `ship-anyway` after the last push. A held model also passes if the
+    pull request is a delivery and ingest.when_held is `land`, or if the pipeline reads none of the changed files.
     """
     from slipway.review.merge_check import check_merge
 

@@ -43,7 +43,7 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Score files of any size with the champion. Each row gets the prediction that the server would give.
+    """Score files of any size with the champion: predict each row as the server would.
 
     Reads each file of INPUT that is new, or that has changed since it was scored. Writes the predictions as Parquet to
     OUTPUT/answers/, and the invalid rows with their reasons to OUTPUT/quarantine/. Also writes OUTPUT/manifests/ and

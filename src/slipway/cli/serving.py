@@ -21,7 +21,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: SLIPWAY_HOST, or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. Default: SLIPWAY_PORT, or 8080.")] = None,
 ) -> None:
-    """Serve the predictions of a bundle over HTTP. The image of the bundle starts the same server.
+    """Serve a bundle (the directory of one trained model) over HTTP. The image of the bundle starts the same server.
 
     Reads the bundle and the environment variables SLIPWAY_*. Writes logs as JSON lines to the standard output. After
     SIGTERM, answers all open requests and exits 0. Exits 2 if the bundle or a setting is invalid.

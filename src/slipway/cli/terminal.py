@@ -68,7 +68,7 @@ def read_params() -> Params:
 
 
 def engine_of(params: Params) -> Engine:
-    """Return the engine from the section `compute` of params.yaml. It runs independent parts of the work."""
+    """Return the engine that runs independent parts of the work, as the section `compute` of params.yaml defines."""
     return Engine(params.compute.processes, params.compute.address)
 
 

@@ -11,13 +11,13 @@ from slipway.config import replace_settings
 
 @app.command(epilog=EXIT_CODES)
 def tune() -> None:
-    """Search for better values of train.settings. The section `tune` of params.yaml defines the search.
+    """Search for better values of train.settings in params.yaml. The section `tune` defines the search.
 
     Reads build/split/training.parquet and src/model/, and never the holdout. Fits and compares models on folds of the
     training rows. Writes the finished trials to build/tune/, and an MLflow run to MLFLOW_TRACKING_URI (default: the
-    file mlflow.db in the repository). If the best trial has a lower loss than the settings in params.yaml, writes its
-    settings to params.yaml. After an interruption, the next run continues the search. Exits 0 if no trial is better,
-    and 1 if every trial fails.
+    file mlflow.db in the repository). If the best trial has a lower loss than the settings in params.yaml, writes the
+    settings of this trial to params.yaml. After an interruption, the next run continues the search. Exits 0 if no trial
+    is better, and 1 if every trial fails.
     """
     from slipway.integrations.search_storage import Trial
     from slipway.pipeline import tune as step

@@ -20,12 +20,10 @@ def update(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="FILE", help="Framework file that keeps your changes. Can be repeated. Default: keep none."
-        ),
+        typer.Option(metavar="FILE", help="Framework file to leave unchanged. Can be repeated. Default: none."),
     ] = None,
 ) -> None:
-    """Replace the framework by another version from the template. The fork's own files stay unchanged.
+    """Replace the framework with another version from the template. The fork's own files stay unchanged.
 
     Reads .slipway.json, the last commit, and the tag of the template. Writes the framework files and .slipway.json, and
     stages them in git. Then lists the problems that the new version finds in params.yaml, and the commands to run next.

@@ -84,7 +84,7 @@ def _with_login(api: Api, schemes: set[str]) -> set[str]:
 
 
 def _has_cluster(api: Api) -> bool:
-    """Return whether KUBE_CONFIG is a secret of the repository, or of both staging and production."""
+    """Return whether KUBE_CONFIG is a secret of the repository, or of the environments staging and production."""
     name = "KUBE_CONFIG"
     if name in api.existing("secret"):
         return True

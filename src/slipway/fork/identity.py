@@ -107,7 +107,10 @@ def check(identity: Identity) -> None:
 
 
 def places(of: Identity) -> dict[str, list[Place]]:
-    """Return, for each file, the lines with a part of an identity. Their order is the same for every identity."""
+    """Return, for each file, the lines with a part of an identity.
+
+    The order of the lines is the same for every identity.
+    """
     found = {
         "params.yaml": [
             ("experiment: ", of.name),

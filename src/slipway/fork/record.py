@@ -19,7 +19,7 @@ class Record(BaseModel):
     template: str | None
     """The address of the template repository. None before the first update."""
     version: str
-    """The version of the framework: a tag of the template, or before the first update the version in pyproject.toml."""
+    """The framework version: a tag of the template or, before the first update, the version in pyproject.toml."""
     identity: Identity
     files: dict[str, str]
     """The git hash that each framework file has in this version of the template, by path."""

@@ -97,7 +97,9 @@ class BatchInput(_Storage):
 
 
 class BatchOutput(_Storage):
-    """The output folder. Each file is replaced completely or not at all. Two runs must not write at the same time.
+    """The output folder of batch scoring. Each file is replaced completely or not at all.
+
+    Two runs must not write at the same time.
 
     A file is first written to the local path that `staged` returns. Each `BatchOutput` object uses a different path.
     Then `publish` moves the file to its place. `remove_unfinished` removes unpublished files of processes that were

@@ -25,7 +25,7 @@ ROWS = 10_000
 
 @dataclass(frozen=True)
 class QueryWords:
-    """Words for messages about a query: their start, and the names of the settings with the address and the query."""
+    """Words for messages about a query: the start, and the names of the settings for the address and the query."""
 
     start: str
     address: str

@@ -19,7 +19,7 @@ class File:
 
 
 def files_of(revision: str, at: Path = Path()) -> dict[str, File]:
-    """Return all files of a commit of the repository `at`, by path. Raises InputError if the commit is not found."""
+    """Return all files of a commit in the repository `at`, by path. Raises InputError if the commit is not found."""
     try:
         tree = pygit2.Repository(str(at)).revparse_single(revision).peel(pygit2.Tree)
     except (pygit2.GitError, KeyError, ValueError):

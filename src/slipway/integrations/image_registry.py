@@ -49,7 +49,7 @@ class ImageName:
 
 
 def host_of(name: str) -> str:
-    """Return the registry of an image. A name without a host belongs to Docker Hub."""
+    """Return the registry in the name of an image. A name without a registry belongs to Docker Hub."""
     first = name.partition("/")[0] if "/" in name else ""
     return first if first == "localhost" or re.search(r"[.:]", first) else HUB
 

@@ -39,7 +39,7 @@ class LabelSource:
 
     @property
     def shown(self) -> str:
-        """The address without secrets."""
+        """The address of the labels, without secrets."""
         return without_secrets(self.address)
 
 

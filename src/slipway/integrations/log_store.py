@@ -59,8 +59,8 @@ class LogStore:
             if self._is_local:
                 folder, _, file = path.rpartition("/")
                 self._files.makedirs(folder, exist_ok=True)
-                # The temporary name is random, because another shipper may write the same file. The name starts with a
-                # dot, so that readers of Parquet folders ignore the file if this process is killed.
+                # The temporary name is random, because another process can write the same file at the same time. The
+                # name starts with a dot, so that readers of Parquet folders ignore the file if this process is killed.
                 partial = f"{folder}/.{file}.{os.urandom(4).hex()}{PARTIAL}"
                 try:
                     self._files.pipe_file(partial, content)
@@ -128,7 +128,7 @@ class LogStore:
             try:
                 self._files.rm(self._path(name), recursive=True)
             except FileNotFoundError:
-                return  # another shipper deleted it
+                return  # another process deleted it
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

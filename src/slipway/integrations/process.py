@@ -111,7 +111,7 @@ def _inherited_environment(at: Path) -> dict[str, str]:
 def _resolve(command: tuple[str, ...]) -> list[str]:
     """Return the command with the full path of its program, if the running Python environment contains this program.
 
-    The PATH is not enough, because the environment may not be activated.
+    The PATH is not enough, because the environment is not always activated.
     """
     program = Path(sys.executable).parent / command[0]
     return [str(program) if program.exists() else command[0], *command[1:]]

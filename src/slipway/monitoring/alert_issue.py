@@ -59,7 +59,7 @@ class Checked:
     environ: Mapping[str, str]
     engine: Engine = LOCAL
     reported: dict[str, date] = field(default_factory=dict)
-    """The last day of the newest period of requests that was checked, by bundle."""
+    """For each bundle, the last day of the newest period that was checked."""
 
     @cached_property
     def deliveries(self) -> DeliveredRows:
@@ -188,7 +188,7 @@ def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:
 
 
 def as_markdown(alarm: Finding) -> str:
-    """Return the line about an alarm. It contains the names of deliveries, columns and values, which are escaped."""
+    """Return an alarm as a line of Markdown. The names of deliveries, columns and values are escaped."""
     return f"- **{escape(alarm.check)}**: {escape(alarm.reason)}"
 
 

@@ -27,10 +27,10 @@ class Erased:
 def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
     """Remove all rows with one key. `key` maps each key column to its value as text.
 
-    The key is recorded first, so that shippers leave it out of the rows that they have not shipped yet. A file that
-    becomes empty is kept, so that its segment is not shipped again. Files that another program deletes during the
-    search are skipped. Raises CheckFailed, after all files were searched, if a file is not part of a log, or if its KEY
-    columns differ from those of `key`.
+    The key is recorded first, so that `slipway ship-log` leaves out rows with this key that it has not shipped yet. A
+    file that becomes empty is kept, so that its segment is not shipped again. Files that another program deletes during
+    the search are skipped. Raises CheckFailed, after all files were searched, if a file is not part of a log, or if its
+    KEY columns differ from those of `key`.
     """
     rows = changed = searched = 0
     others: list[str] = []

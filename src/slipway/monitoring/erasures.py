@@ -1,4 +1,4 @@
-"""Records of erased keys, so that shippers leave out rows that servers have not shipped yet.
+"""Records of erased keys, so that `slipway ship-log` leaves out rows with these keys that it has not shipped yet.
 
 A record is a file in the storage of the log. It contains hashes of the erased key, and is deleted after `KEEP_DAYS`
 days. A process that writes a file of the log reads the records before the write and again after it. An erasure reads
@@ -20,7 +20,7 @@ from slipway.integrations.log_store import LogStore
 from slipway.monitoring.log_tables import read_table, to_parquet
 
 FOLDER = "_erased"
-"""The folder of the records. Readers of Parquet folders ignore it, because its name starts with an underscore."""
+"""The folder with the erasure records. Parquet readers ignore it, because its name starts with an underscore."""
 KEEP_DAYS = 30
 CLOCKS = timedelta(minutes=10)
 """Maximum difference between the clocks of a server and of the machine that erases."""
@@ -35,7 +35,7 @@ class Erasure(Artifact):
 
 
 class Erasures:
-    """The records of a log that were read so far."""
+    """The erasure records of a log that were read so far."""
 
     def __init__(self, store: LogStore) -> None:
         self._store = store
@@ -43,7 +43,7 @@ class Erasures:
         self._until: dict[str, datetime] = {}
 
     def refresh(self) -> bool:
-        """Read new records. Return whether there are any. Raises InputError if one of them is damaged."""
+        """Read the new records, and return whether there were any. Raises InputError if one of them is damaged."""
         new = [name for name in self._store.names_in(FOLDER) if name not in self._known]
         for name in new:
             if (record := _read(self._store, name)) is not None:

@@ -35,7 +35,7 @@ from slipway.serving.log_segments import Header
 
 OUTCOMES = ("joined", "missing", "contradictory", "known_before", "repeated_request", "other_class")
 MAX_LABEL = 100
-"""Maximum length of the value of a slice. A limit is needed, because clients choose the values."""
+"""Maximum length of a slice's value. A limit is needed, because clients choose the values."""
 Slice = tuple[str, str]
 """The column and the value of a slice."""
 
@@ -82,7 +82,7 @@ class FileSkew:
 
 @dataclass(frozen=True)
 class JoinedFile:
-    """The result of joining one file. The arrays and `slices` have an entry for each row."""
+    """The result of joining one file with the labels. The arrays and `slices` have an entry for each row."""
 
     bundle: str
     keyed: bool
@@ -155,7 +155,7 @@ def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
 
 
 def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
-    """Read a file of a log. Raises InputError if the file is not part of a log."""
+    """Read a file of a prediction log. Raises InputError if the file is not part of a log."""
     content = log.read(name)
     try:
         table = pq.read_table(io.BytesIO(content))

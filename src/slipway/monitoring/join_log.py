@@ -48,12 +48,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
 
 
 class JoinCounts(Artifact):
-    """Numbers of logged rows by outcome of the join, and numbers of labels."""
+    """The number of logged rows for each outcome of the join, and the numbers of labels."""
 
     rows: int
     joined: int
     missing: int
-    """Rows without a label."""
+    """Logged rows without a label."""
     contradictory: int
     """Rows whose latest labels have the same time but different truths."""
     known_before: int
@@ -71,7 +71,7 @@ class JoinCounts(Artifact):
 
 
 class Skew(Artifact):
-    """Training-serving skew: a bundle's logged predictions, compared with its predictions for the same records now.
+    """Training-serving skew: a bundle's logged predictions, compared with its new predictions for the same records.
 
     `different` is the number of predictions that differ, and `largest` is the largest difference.
     """
@@ -102,7 +102,7 @@ class Live(Artifact):
     period: tuple[date, date] | None
     """The newest period with only mature days."""
     decay: LiveDecay | None
-    """None if no champion was given."""
+    """The champion's decay in this period. None if no champion was given."""
     earlier: tuple[LiveDecay, ...] = ()
     """The champion's decay in earlier periods that were not reported, the oldest first."""
     delivered: tuple[str, ...] = ()
@@ -201,7 +201,7 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:
-    """Find the labels whose request is in the log several times, and write one value per label to `file`.
+    """Find the labels whose request is in the log several times, and write a mask of these labels to `file`.
 
     A client chooses the id of its request, so it can repeat the id of an earlier request.
     """

@@ -46,8 +46,8 @@ def deliver_periods(
 ) -> tuple[str, ...]:
     """Write one delivery for each period that follows the last delivered period, and return the names of the new files.
 
-    `newest` is the newest period. All periods have the same length. Periods that end before `since` are left out.
-    Raises InputError if the log lacks a column of the schema.
+    `newest` has the first and the last day of the newest period. All periods have the same length. Periods that end
+    before `since` are left out. Raises InputError if the log lacks a column of the schema.
     """
     days = newest[1] - newest[0] + timedelta(days=1)
     periods, period = [], newest

@@ -1,9 +1,9 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
 A period has `live.days` days (params.yaml), and periods do not overlap. Each period in which all days are mature is
-checked, the oldest first. Every check of a period uses the same rows, so the probability of a false alarm in a period
-does not grow with the number of checks. `slipway monitor` records which periods it has reported. Later, it only checks
-the newest of them again, so that an alarm stays until the next period is mature.
+checked, the oldest first. Every check of a period uses the same rows. Repeated checks therefore do not raise the
+probability of a false alarm. `slipway monitor` records which periods it has reported. Later, it checks only the newest
+reported period again, so that an alarm stays until the next period is mature.
 """
 
 from collections.abc import Callable
@@ -135,7 +135,7 @@ def champion_at_release(params: Params, model: Model, read: Callable[[], Deliver
 
 
 def newest_period(days: int, as_of: int, curve: tuple[Maturity, ...]) -> tuple[int, int] | None:
-    """Return the first and last day of the newest period of `days` days that are all mature, or None."""
+    """Return the first and the last day of the newest period whose `days` days are all mature, or None."""
     lasts = range((as_of + 1) // days * days - 1, 0, -days)
     return next(((last - days + 1, last) for last in lasts if not is_young(as_of - last, curve)), None)
 
@@ -163,7 +163,7 @@ def read_reported(store: LogStore) -> Reported:
 
 
 def record_reported(store: LogStore, bundle: str, last: date) -> None:
-    """Record the last day of the newest period of a bundle that was reported."""
+    """Record the last day of a bundle's newest reported period."""
     through = read_reported(store).through | {bundle: last}
     store.write(REPORTED, Reported(through=through).model_dump_json().encode())
 

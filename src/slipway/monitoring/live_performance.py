@@ -44,7 +44,7 @@ class LivePart(Artifact):
     loss: float | None
     interval: tuple[float, float] | None
     standard_error: float | None = None
-    """The standard error of the loss of a day, or None if the day has a single known truth."""
+    """The standard error of a day's loss, or None if the day has a single known truth."""
     young: bool = False
     """True if too few truths are known yet, so that the loss can still change."""
 

@@ -96,7 +96,7 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def read_table(content: bytes) -> pa.Table:
-    """Read a Parquet file of a log."""
+    """Read a Parquet file of a prediction log."""
     return pq.read_table(io.BytesIO(content))
 
 

@@ -85,7 +85,7 @@ def _files(now: Snapshot) -> dict[str, bytes]:
 
 
 def _message(result: IngestResult, params: Params) -> str:
-    """Return the commit message.
+    """Return the message of the commit that adds deliveries.
 
     The subject becomes the title of the pull request, and all other lines become its body.
     """

@@ -36,7 +36,7 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
     back = f"[{max(MIN_LOOKBACK_SECONDS, round(step))}s]"
     matchers = f",{label_matchers}" if label_matchers else ""
     last = f'last_over_time({{__name__=~"{"|".join(LABELS)}"{matchers}}}{back})'
-    # A target may change its bundle. Moments at which a target has two bundles are skipped.
+    # A target can change its bundle. Moments at which a target has two bundles are skipped.
     same = f"ignoring (name, bundle, {', '.join(BINS)})"
     this, others = (f'last_over_time({INFO}{{bundle{sign}"{bundle}"}}{back})' for sign in ("=", "!="))
     found = prometheus.ranges(f"{last} and {same} {this} unless {same} {others}", end - STEPS * step, end, step)

@@ -1,9 +1,9 @@
 """ship-log: copy each segment of a prediction log to storage exactly once, and delete days that are too old.
 
-The file name is computed from the segment, and storage writes a file completely or not at all. If a shipper is killed
-at any moment, the next run can therefore continue: it skips files that exist, and deletes a segment only after the
-segment's file exists. A shipper holds a lock on its segment. Otherwise, another shipper could write the same file again
-after a key was erased from it.
+The file name is computed from the segment, and storage writes a file completely or not at all. If ship-log is killed at
+any moment, the next run can therefore continue: it skips files that exist. A segment is deleted only after its file
+exists. A process of ship-log locks its segment. Otherwise, another process could write the same file again after a key
+was erased from it.
 """
 
 import fcntl
@@ -47,7 +47,7 @@ def _ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
     for path in segments(folder):
         with _locked(path) as is_locked:
             if not is_locked:
-                continue  # another shipper ships it, or has shipped it
+                continue  # another process ships it, or has shipped it
             try:
                 segment = read_segment(path)
                 name = file_name(segment.header)
@@ -58,7 +58,7 @@ def _ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
                     if erasures.refresh():
                         erasures.clean(name)
                 else:
-                    erasures.clean(name)  # its shipper may have been killed before it read the erasures
+                    erasures.clean(name)  # ship-log may have been killed before it read the erasures
             except FileNotFoundError:
                 continue  # another program deleted the segment
             except CorruptSegment as error:
@@ -73,7 +73,7 @@ def _ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Lock a segment. Yield False if another shipper has the lock, or has deleted the segment.
+    """Lock a segment. Yield False if another process has the lock, or has deleted the segment.
 
     The lock of a killed process ends with the process.
     """

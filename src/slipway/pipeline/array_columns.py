@@ -35,7 +35,7 @@ def objects(arrays: "list[Any] | NDArray[Any]", positions: NDArray[np.intp] | No
 def has_arrays(kind: pa.DataType, column: str) -> bool:
     """Return whether a delivered column of the Arrow type `kind` can contain vectors or images.
 
-    `column` is "vector" or "image".
+    `column` is the kind of the schema's column: "vector" or "image".
 
     CSV files contain vectors as JSON texts, and images as base64 texts or as names of files.
     """
@@ -47,7 +47,10 @@ def has_arrays(kind: pa.DataType, column: str) -> bool:
 
 
 def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Faults]:
-    """Return vectors as float32 arrays, and a mask of the rows with each fault. Missing and faulty ones become None."""
+    """Return vectors as float32 arrays, and a mask of the rows with each fault.
+
+    Missing and faulty vectors become None.
+    """
     given = np.asarray(values.is_valid())
     if pa.types.is_string(values.type):
         values = pa.array([_from_json(text) for text in values.to_pylist()], pa.list_(pa.float64()))

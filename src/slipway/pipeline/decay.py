@@ -101,7 +101,7 @@ class DeliveryDecay(Artifact):
     reason: str
     released_on: Holdout
     holdout: Holdout
-    """The rows that were scored."""
+    """The rows of the delivery that were checked."""
     trained_on: int
     """The number of rows left out because the champion was trained on them."""
     judged_on: int
@@ -381,7 +381,7 @@ def _before(then: pd.DataFrame) -> _Before:
 def _slices(
     now: pd.DataFrame, then: pd.DataFrame | None
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
-    """Yield each slice of the delivery: its column, its value, its rows, and its rows at release or None.
+    """Yield for each slice its column, its value, its rows in the delivery, and its rows at release or None.
 
     The yielded rows are copies. Do not keep the copies for all slices, because all copies together can exceed the
     memory.

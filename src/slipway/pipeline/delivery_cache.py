@@ -291,7 +291,7 @@ class DeliveryCache:
                 path.unlink(missing_ok=True)
 
     def _write(self, parts: Sequence[tuple[str, CheckedPart]]) -> None:
-        """Write a cache file atomically. If it has only one delivery, each part of the delivery becomes a row group."""
+        """Write a cache file atomically. If it has a single delivery, each part of the delivery becomes a row group."""
         assert self._folder  # noqa: S101 - narrows the type
         self._folder.mkdir(parents=True, exist_ok=True)
         keys = [key for key, _ in parts]

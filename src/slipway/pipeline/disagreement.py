@@ -43,7 +43,7 @@ class _Variant:
     feature: str
     """The feature whose value was changed."""
     shows: str
-    """A description of the cause. It applies if model and graph agree on this variant of the row."""
+    """The cause in words. The cause applies if model and graph agree on this variant of the row."""
     beside: bool = False
     """True if the changed value is a number that was moved by a few float32 steps."""
 

@@ -58,7 +58,7 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
 
     Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if the champion's
     bundle is not the released bundle. Raises CheckFailed if the challenger was trained on any holdout row, or if the
-    champion was trained on all of them.
+    champion was trained on all holdout rows.
     """
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
     if (released := Release.read(artifacts.RELEASE).champion) is not None:

@@ -61,7 +61,7 @@ def check_parity(
     to one percent of the mean absolute prediction instead.
 
     `training` and `holdout` yield the rows in parts. Both are read twice if predictions differ. `keys` returns the keys
-    of rows for the message about a row with different predictions.
+    of given rows. A message about a difference quotes these keys.
     """
     run = _runner(model, schema)
 
@@ -276,7 +276,7 @@ def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
             f"src/model/train.py: `to_onnx` returns a graph with the only output `{SIGNALS}`; add the predictions."
         )
     last = others[-1]
-    # A graph that a `to_onnx` has built on an exported graph has `prediction` inside it.
+    # If `to_onnx` extends an exported graph, an inner tensor already has the name `prediction`.
     swapped = {last: OUTPUT, OUTPUT: last}
     for node in graph.node:
         node.input[:] = [swapped.get(name, name) for name in node.input]

@@ -364,4 +364,4 @@ READERS: dict[tuple[str, str], Callable[[Any], Ensemble]] = {
         for each in classes
     },
 }
-"""The readers by package and class name. A package is imported only if a model uses it."""
+"""The function that reads a model, by package and class name. A package is imported only if a model uses it."""

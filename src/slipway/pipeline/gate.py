@@ -6,12 +6,12 @@ improvements that do not exist. `slipway.statistics.blocks` therefore computes t
 group, or by both. The interval is by day if rows have a time, and by group if `split.column` is set. If `task.weight`
 is set, all means are weighted.
 
-A challenger with the same predictions as the champion is `unchanged`. It ships only if its bundle changes the server in
-another way, for example with a new mark `private` (`slipway.pipeline.server_changes`).
+A challenger with the same predictions as the champion is `unchanged`. Such a challenger ships only if its bundle
+changes the server in another way, for example with a new mark `private` (`slipway.pipeline.server_changes`).
 
 Any other challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly
-worse, and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows the loss to rise. It does
-not change the floors, the margin for slices, or the verdict on a first model. Bonferroni's correction widens the
+worse, and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows the loss to rise, but
+does not change the floors, the margin for slices, or the verdict on a first model. Bonferroni's correction widens the
 intervals of slices, so that the error rate of all slices together is the error rate of one test.
 """
 
@@ -156,7 +156,7 @@ def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
 
 
 def sameness(scores: pd.DataFrame, evaluation: Evaluation, within: float) -> str | None:
-    """Return "bytes" or "answers" if both models have the same bytes or the same predictions.
+    """Return "bytes" if both models have the same bytes, or "answers" if only their predictions are the same.
 
     Return None if the predictions differ, if different decision rules give different losses, or if there is no
     champion.

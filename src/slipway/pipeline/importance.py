@@ -29,7 +29,7 @@ MANY_FEATURES = 100
 
 @dataclass(frozen=True)
 class ScoredFeatures:
-    """The scores of the features of champion and challenger, and the name of the newest delivery.
+    """The scores of each feature in champion and challenger, and the name of the newest delivery.
 
     The features are sorted by their importance in the challenger, the most important first.
     """
@@ -92,7 +92,7 @@ def score_features(
     params: Params,
     measure: Measure,
 ) -> ScoredFeatures:
-    """Score each feature of both models. `holdout` contains validated rows with the name of their delivery.
+    """Compute the scores of each model's features. `holdout` has validated rows with the name of their delivery.
 
     The share of missing values in the newest delivery is computed separately, because future requests are most similar
     to this delivery.

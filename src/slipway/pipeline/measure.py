@@ -213,7 +213,7 @@ def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame)
         raise InputError(
             f"src/model: `loss` is infinite or missing for {broken} of {len(truth)} rows; return finite numbers."
         )
-    if negative := int((found[0] < 0).sum()):  # margins are shares of the loss, so they would allow a worse model
+    if negative := int((found[0] < 0).sum()):  # with a negative loss, margins would allow a worse model
         raise InputError(
             f"src/model: `loss` is negative for {negative} of {len(truth)} rows; add a constant, so that 0 is the loss "
             "of the best possible answer."

@@ -31,9 +31,7 @@ MAX_EXAMPLES = 100
 
 
 def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
-    """Raise InputError if the values of a category or of the target are nearly unique.
-
-    The bundle publishes these values.
+    """Raise InputError if a category or the target, whose values the bundle publishes, has nearly unique values.
 
     If `minimum` is 1, no column is refused, because values of single rows are then allowed in the bundle.
     """
@@ -77,7 +75,7 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
 
 
 def _rows_by_token(vectorizer: CountVectorizer, texts: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the number of rows that have each token. A token in several texts of a row counts once."""
+    """Return the number of rows that have each token. A token in several texts of a row is counted once."""
     first, *others = (vectorizer.transform(texts[name]) for name in texts)
     found: NDArray[np.int64] = (sum(others, first) > 0).sum(axis=0).A1
     return found

@@ -92,9 +92,9 @@ def quarantined_rows(part: Delivery) -> pa.Table:
 def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
     """Replace delivered values by their lengths if the model has columns that are not published.
 
-    These are texts, vectors, images, and columns that are marked as private. Their values must not be published, but
-    the quarantine is recorded in MLflow. The values of a row can be in the wrong columns. Therefore only numbers, dates
-    and listed values are kept, and none in a private column.
+    Texts, vectors, images, and columns that are marked as private must not be published, but the quarantine is recorded
+    in MLflow. The values of a row can be in the wrong columns. Therefore only numbers, dates and listed values are
+    kept. In a private column, no value is kept.
     """
     if not hides_values(model):
         return rows

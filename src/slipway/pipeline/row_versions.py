@@ -21,7 +21,7 @@ class Versions:
         self._starts: list[NDArray[np.int64]] = []
 
     def add(self, ids: Ids, start: int) -> None:
-        """Add ids. Their rows with a row number below `start` are replaced or deleted."""
+        """Add ids. All rows with these ids and a row number below `start` are replaced or deleted."""
         if len(ids):
             self._ids.append(ids)
             self._starts.append(np.full(len(ids), start))

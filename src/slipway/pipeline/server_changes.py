@@ -19,7 +19,7 @@ Content = TypeVar("Content", bound=BaseModel)
 
 
 def server_changes(champion: Bundle, challenger: Bundle, tolerance: float) -> tuple[str, ...]:
-    """Describe each change of the challenger to which the server reacts, in words such as `the mark private of rooms`.
+    """Describe each change that affects the server's behaviour, in words such as `the mark private of rooms`.
 
     The training distributions and the examples depend on the training rows. They are compared only if both models have
     the same training rows. Numbers that depend on rounding are compared with the relative tolerance `tolerance`. Raises

@@ -39,7 +39,7 @@ class Sample:
 
 
 def step_of(rows: int, most: int) -> int:
-    """Return the smallest `n` with which every `n`-th of `rows` rows gives a sample of at most `most` rows."""
+    """Return the smallest step `n` for which every `n`-th of `rows` rows is a sample of at most `most` rows."""
     return -(-rows // most) or 1
 
 

@@ -167,7 +167,7 @@ class SortedRows:
     def _divide(self, versions: NewestVersions, sorted_files: "_Files", repeated_files: "_Files") -> None:
         """Write the newest version of each row to `sorted_files`.
 
-        Write all versions of rows with several versions to `repeated_files`, which are divided by id.
+        Write all versions of each repeated row to `repeated_files`, which are divided by id.
         """
         for start, rows in _batches(self._folder / "rows"):
             order = _Order.of(rows, self._time)

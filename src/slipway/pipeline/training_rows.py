@@ -48,7 +48,7 @@ class Rows(Protocol):
         """Return one column of the file, with the values that validation wrote."""
 
     def at(self, positions: Positions, names: Sequence[str]) -> pd.DataFrame:
-        """Return columns as validation wrote them, for the rows at `positions` and in the order of `positions`."""
+        """Return the columns `names`, as validation wrote them, for the rows at `positions` in this order."""
 
     def only(self, chosen: Mask) -> "Rows":
         """Return the rows that the mask `chosen` selects."""

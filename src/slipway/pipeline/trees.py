@@ -73,7 +73,7 @@ class Ensemble:
 
 
 def search_tree(knots: NDArray[np.float64]) -> Tree:
-    """Return a tree that predicts how many of the sorted `knots` are at most the value of its only feature.
+    """Return a tree with one feature. The tree predicts how many of the sorted `knots` are at most the feature's value.
 
     Use the tree in an ensemble whose `comparison` is `<`.
     """

@@ -135,7 +135,10 @@ def type_in_words(dtype: DataType) -> str:
 
 
 def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", Faults]:
-    """Return a column's vectors or images, and a mask of the rows with each fault. Missing and faulty ones are None."""
+    """Return a column's vectors or images, and a mask of the rows with each fault.
+
+    Missing and faulty values become None.
+    """
     if name not in batch.table.column_names:
         return pd.Series(objects([None] * len(batch.table))), {}
     values = _plain(batch.table.column(name))

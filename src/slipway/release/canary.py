@@ -11,7 +11,7 @@ Read = Callable[[str], dict[str, Any]]
 """Returns an object of the cluster by its kind and name, such as `deployment/model`."""
 ROLLOUT = "rollouts.argoproj.io/model"
 PAUSE = 1.0
-"""Seconds between two reads."""
+"""Seconds between two requests to the cluster."""
 ABORTED = "aborted"
 
 

@@ -60,8 +60,8 @@ def read() -> Candidate:
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Evaluate the model of the last commit against the current champion, and make it the candidate.
 
-    If a pull request was merged without releasing its held model, the champion stays. If the code of the server has
-    changed, the candidate is the champion with the changed server. If this code has not changed, there is no candidate.
+    The champion stays if the model is unchanged, or if its pull request was merged without releasing it. The candidate
+    is then the champion with the current server, or None if the server has not changed either.
 
     Raises CheckFailed if the model to release is held, unless a maintainer overruled the gate. Raises CheckFailed if
     the model differs from the model in the report of its pull request. Also raises CheckFailed if the model was rolled
@@ -170,7 +170,7 @@ def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snaps
     """Return True if the last change was merged without releasing its model, because the model is held.
 
     A held model does not block the merge of a delivery, or of a change to files that the pipeline does not read. The
-    held model is not released later either. Even after a rollback, no report has compared the held model with the
+    held model is not released later either, not even after a rollback, because no report has compared it with the
     restored champion.
     """
     if review.overruled_by or review.bundle not in (None, verdict.challenger_bundle):

@@ -57,7 +57,7 @@ class Deployed:
 
 
 def render(deployed: Deployed) -> bytes:
-    """Return the content of the file of a release component."""
+    """Return the content of a release component's file."""
     version = deployed.registry_version
     images = {NAME: deployed.image} | ({NAME + BATCH: deployed.batch} if deployed.batch else {})
     annotations = deployed.provenance.annotations() | ({REGISTRY_VERSION: version} if version else {})
@@ -77,7 +77,7 @@ def render(deployed: Deployed) -> bytes:
 
 
 def read(content: bytes, where: str) -> Deployed | None:
-    """Parse the content of the file of a release component. Return None before the first release.
+    """Parse the content of a release component's file. Return None before the first release.
 
     Raises InputError if the file was not written by a release. `where` is the path of the file, for the message.
     """

@@ -115,16 +115,16 @@ def previous(history: Sequence[Release]) -> int | None:
 
 
 def rollbacks(history: Sequence[Release]) -> frozenset[int]:
-    """Return the indices of the releases that are rollbacks, because they restored an earlier release."""
+    """Return the indices of the rollbacks: the releases that restored an earlier release."""
     return _replay(history)[1]
 
 
 def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:
     """Return the rollback that ended the last release of a bundle. Return None if no rollback ended it.
 
-    A rollback can restore another server with the same bundle, so that the bundle stays live. Such a rollback counts
-    only if it removed the server that would be released now. `same_server` takes the commit that an image was built
-    from, and returns True if the image has the server that would be released now.
+    A rollback can restore another server with the same bundle, so that the bundle stays live. Such a rollback is
+    returned only if it removed the server that would be released now. `same_server` takes the commit that an image was
+    built from, and returns True if the image has the server that would be released now.
     """
     back = rollbacks(history)
     live = bool(history) and history[0].deployed.provenance.bundle == bundle

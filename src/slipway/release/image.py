@@ -77,9 +77,9 @@ def build(
 ) -> tuple[str, int]:
     """Build the image of a bundle with the engine at DOCKER_HOST. Return its name and the size of its layers in bytes.
 
-    The base images in the first FROM lines of the Dockerfile are replaced by `bases`, line by line. None keeps the
-    image of a line. With `batch`, the image that scores files is built. Raises InputError if no engine answers, or if
-    the build fails.
+    The base images in the first FROM lines of the Dockerfile are replaced by `bases`, line by line. A line keeps its
+    image if its base is None. With `batch`, the image that scores files is built. Raises InputError if no engine
+    answers, or if the build fails.
     """
     client = connect()
     _write_context(bundle, provenance, bases, (*SOURCES, *BATCH_SOURCES) if batch else SOURCES)

@@ -101,7 +101,7 @@ def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) ->
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
     """Return the candidate's files, except pipeline files that a merge has changed since the candidate was made.
 
-    Raises CheckFailed if the champion has changed since then. This is checked even for a candidate without such files,
+    Raises CheckFailed if the champion has changed since then. This also applies to a candidate without champion files,
     which is the champion with a new server.
     """
     files: dict[str, bytes] = {}

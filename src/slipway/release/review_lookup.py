@@ -73,7 +73,7 @@ def last_change(head: Snapshot) -> str:
 
 
 def is_delivery(head: Snapshot) -> bool:
-    """Return True if the last possible change of the model changed only data."""
+    """Return True if the last commit that possibly changed the model changed only data."""
     remote = embedded_remote()
     return all(path == str(artifacts.DATA_DVC) or is_in(remote, path) for path in _last_change(head, remote)[1])
 

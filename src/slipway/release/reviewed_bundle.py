@@ -1,8 +1,7 @@
 """Restore the bundle from a pull request's report, if training on `main` gives a bundle with other bytes.
 
-Training a model again can give other bytes, because libraries select code by the type of processor, and because the fit
-of some models is not deterministic. If the reviewed and the new model give the same predictions, the reviewed bundle is
-released.
+Training a model again can give other bytes: libraries select code by the type of processor, and the fit of some models
+is not deterministic. If the reviewed and the new model give the same predictions, the reviewed bundle is released.
 """
 
 import io

@@ -80,7 +80,7 @@ def _wait(url: str, wanted: Deployed, timeout: int) -> str:
 def _in_cluster(
     now: Snapshot, environment: str, wanted: Deployed, timeout: int, environ: Mapping[str, str], by_kubectl: bool
 ) -> Iterator[str]:
-    """Apply the overlay of a commit with kubectl, unless an agent does, and wait for its rollout.
+    """Apply the overlay of a commit with kubectl, or let an agent apply it, and wait for the rollout.
 
     The cluster is that of KUBE_CONFIG or KUBECONFIG. If an agent applies the overlay, wait only for a canary.
     """

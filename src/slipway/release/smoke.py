@@ -43,7 +43,7 @@ SETTINGS = {
 START = 20
 """Maximum number of seconds from the start of the container until the server is ready."""
 GRACE = 1.5
-"""Number of seconds after SIGTERM in which the server must still answer every request. Less than SLIPWAY_GRACE."""
+"""Number of seconds after SIGTERM in which the server must still answer every request. Below SLIPWAY_GRACE."""
 STOP = 15
 """Maximum number of seconds from the end of GRACE until the container has exited."""
 LARGEST = 120

@@ -143,7 +143,7 @@ def _result(params: Params, model: Model, say: Callable[[str], None], *, is_fork
 
 
 def _latency() -> Latency:
-    """Return the measured latency.
+    """Return the measured latency of champion and challenger.
 
     If DVC restored the results of `evaluate` instead of running it, nothing was measured, and both values are None.
     """
@@ -227,7 +227,7 @@ def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[P
     """Return the changed parameters. With `only_read`, return only the parameters that the pipeline reads.
 
     `broken` means that params.yaml is possibly invalid. With `broken`, return () if DVC cannot compare the file.
-    Without `broken`, DVC's failure raises InputError.
+    Without `broken`, raise InputError in this case.
     """
     try:
         with Repo() as repo:

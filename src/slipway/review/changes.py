@@ -51,7 +51,7 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class JobsWithWork:
-    """The commit that a change is compared with. The other fields are true for the jobs that have to run."""
+    """The jobs of a pull request, each true if it has to run. `base` is the commit that HEAD is compared with."""
 
     base: str
     test: bool

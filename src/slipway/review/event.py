@@ -110,8 +110,8 @@ def _override_in_queue(number: int, environ: Mapping[str, str]) -> Override | No
 def override_on(shown: ShownModel, number: int, environ: Mapping[str, str]) -> Override | None:
     """Return who overruled the gate for the commit of the report `shown` on a pull request, or None.
 
-    The label counts if it is set now, and if the report shows it or is older than the label. A label that was added to
-    an earlier commit does not count.
+    The label is valid if it is set now, and if the report shows it or is older than the label. A label that was added
+    for an earlier commit is not valid.
     """
     found = current_override(number, environ)
     return found if found and (shown.is_overruled or found.at >= shown.at) else None

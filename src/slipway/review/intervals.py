@@ -1,4 +1,4 @@
-"""Compute the metrics of both models on the same rows, and confidence intervals for metrics and their differences."""
+"""Compute the metrics of each model on the same rows, and confidence intervals for metrics and their differences."""
 
 from collections.abc import Callable
 

@@ -21,7 +21,7 @@ PLAIN = re.compile(r"(?!.*(\.\.|\.lock$|\.$))[A-Za-z0-9_][A-Za-z0-9._-]*")
 def branch_of(delivery: str) -> str:
     """Return the branch name of a delivery.
 
-    If git does not allow the name of the delivery in a branch, replace characters in it, and append a hash of the name.
+    If the name has special characters, replace them by hyphens, and append a hash of the name.
     """
     if PLAIN.fullmatch(delivery):
         return PREFIX + delivery

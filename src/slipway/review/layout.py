@@ -335,7 +335,7 @@ def _slowest(found: SlowestRequest | None) -> str:
 
 
 def _replay_truth(result: PipelineResult, found: ReplayTruth | None) -> str:
-    """Return sentences on the losses of both models on requests whose truth is known."""
+    """Return sentences on the losses of champion and challenger on requests whose truth is known."""
     if found is None:
         return "The truth of these requests is not known."
     if found.unavailable:

@@ -27,8 +27,8 @@ def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
     """Return a sentence that explains why HEAD may be merged.
 
     Raises CheckFailed if a job failed or was skipped despite having work, if this commit has no verdict, or if the
-    model is held. A change with a held model may be merged in three cases: a maintainer overruled the gate, the data of
-    the delivery may be merged without its model, or the change touches no file that the pipeline reads. Raises
+    model is held. A held model passes if a maintainer overruled the gate, or if the change touches no file that the
+    pipeline reads. A held model also passes if the data of its delivery may be merged without the model. Raises
     InputError if the report is missing or not valid.
     """
     jobs = _read_needs(environ)

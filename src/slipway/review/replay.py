@@ -94,8 +94,8 @@ def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
 def _newest(store: LogStore, count: int, before: date, key: tuple[str, ...]) -> pd.DataFrame:
     """Return logged records from the newest days, with the columns that identify a request, and with the truth.
 
-    The files of a day are read in a random order that depends only on their names, until `count` rows are found. With
-    sorted files, all rows could come from the servers whose names sort first.
+    The files of a day are read in a random order that depends only on their names, until `count` rows are found. In the
+    order of their names, the first files could all come from the same few servers.
     """
     names = [name for name in store.files() if name.startswith(DAY) and name[len(DAY) :][:10] < before.isoformat()]
     names.sort(key=lambda name: (name.partition("/")[0], blake2b(name.encode()).digest()), reverse=True)

@@ -1,4 +1,4 @@
-"""Compare both models with the truth of replayed requests, which joined logs have in the column `truth`.
+"""Compare champion and challenger on replayed requests whose truth is in the log's column `truth`.
 
 Requests for rows that a model was trained on are left out. The comparison therefore requires that the log and both
 models identify rows by the same key.
@@ -55,7 +55,7 @@ def compare_with_truth(
     params: Params,
     measure: Measure,
 ) -> ReplayTruth | None:
-    """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
+    """Return the losses of each model on the rows whose truth is known. Return None if there is no such row.
 
     `rows` has the columns of `truth_columns` and of the log. `before` has the predictions of the champion
     (`models[0]`), and `now` has the challenger's predictions.

@@ -90,7 +90,7 @@ class FileChange(Artifact):
 
 
 class PeriodLoss(Artifact):
-    """The mean loss of both models in one period of the holdout."""
+    """The mean losses of champion and challenger in one period of the holdout."""
 
     first: date
     rows: int
@@ -154,7 +154,7 @@ class ReplaySlice(Artifact):
 
 
 class ReplayTruth(Artifact):
-    """The mean losses of both models on replayed requests whose truth is known.
+    """The mean losses of champion and challenger on replayed requests whose truth is known.
 
     If `unavailable` is set, it is the reason why the predictions for the `requests` are not compared with the truth.
     """

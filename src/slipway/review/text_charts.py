@@ -38,7 +38,7 @@ def interval_chart(result: PipelineResult) -> tuple[str, ...]:
 
 
 def loss_chart(result: PipelineResult) -> tuple[str, ...]:
-    """Draw the loss of both models over time as a Mermaid chart. The chart has no legend, so the title names the lines.
+    """Draw the loss of each model over time as a Mermaid chart. The chart has no legend, so the title names the lines.
 
     Syntax: https://mermaid.js.org/syntax/xyChart.html
     """

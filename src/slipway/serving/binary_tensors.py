@@ -75,7 +75,7 @@ def _binary_size(tensor: Any, i: int) -> int | None:
 
 
 def _values(content: bytes, datatype: Any, column: Column | None, most: int, at: str) -> list[Any]:
-    """Decode the values of a tensor. Raises Problem if it has more than `most` values, or vectors in a vector column.
+    """Decode the values of a tensor. Raises Problem if the tensor has more than `most` rows.
 
     The numbers of all vectors are returned as one list. `column` is None if the model has no column for the tensor.
     """

@@ -161,7 +161,8 @@ class Metrics(Collector):
         known = self._numbers.keys() | names | self._texts.keys() | self._arrays.keys()
         self._signals = {name: NumberCounts(each) for name, each in counted.items() if name not in known}
         self._predictions = {name: NumberCounts(each) for name, each in reference.prediction.items()}
-        # The positions of the counted features and outputs in the tensors. Some of very many features are not counted.
+        # The positions of the counted features and outputs in the tensors. If there are very many features, some are
+        # not counted.
         self._number_places = _places(schema.numbers, self._numbers)
         self._category_places = _places(schema.categories, self._categories)
         self._text_places = _places(schema.categories, self._texts)

@@ -165,7 +165,7 @@ class PredictionHandler:
 
     @property
     def queues(self) -> bool:
-        """Return whether a new request is queued, to share a model run or to take turns with other requests."""
+        """Return whether a new request must wait in a queue, to share a model run or to take turns with others."""
         return self.load_shedder.is_busy and (self.runs.plan.is_shared or self.runs.cuts)
 
     def submit(

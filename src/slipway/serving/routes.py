@@ -118,7 +118,7 @@ class _Family(Collector):
 
 
 async def _render(registry: CollectorRegistry) -> bytes:
-    """Return all metrics in the text format of Prometheus. The server answers other requests between two metrics."""
+    """Return all metrics in the text format of Prometheus. After each metric, the server can answer other requests."""
     families = []
     for family in registry.collect():
         families.append(generate_latest(_Family(family)))

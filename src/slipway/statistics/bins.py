@@ -36,7 +36,7 @@ def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
-    """Return one number for each vector or image, which determines its bin.
+    """Convert each vector or image to the number that determines its bin.
 
     For vectors [rows, length], the number is the norm, or NaN if the vector is missing. For images [rows, height,
     width, channels], the number is the mean brightness.
@@ -48,7 +48,7 @@ def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def finite_numbers(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return float32 numbers, with the largest finite numbers instead of infinite ones. NaN stays NaN."""
+    """Return float32 numbers. Infinite numbers become the largest finite numbers. NaN stays NaN."""
     most = np.finfo(np.float32).max
     numbers: NDArray[np.float32] = np.clip(values, -most, most).astype(np.float32)
     return numbers

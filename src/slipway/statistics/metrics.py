@@ -214,10 +214,10 @@ def summarise(
 ) -> dict[str, float]:
     """Return the usual metrics for a regression or a classification.
 
-    If `loss` is not one of the usual metrics, the mean of `losses` (the loss of each row) is added under the name of
-    the loss. Metrics with a number in their name, such as `recall_at_precision_0.9`, are added if `wanted` contains
-    their names. With `weights`, every metric is weighted. At least one weight must be above 0. If a true value is 0,
-    the result has no percentage error.
+    If `loss` is not one of the usual metrics, its name is added, with the mean of `losses` (the loss of each row).
+    Metrics with a number in their name, such as `recall_at_precision_0.9`, are added if `wanted` contains their names.
+    With `weights`, every metric is weighted. At least one weight must be above 0. If a true value is 0, the result has
+    no percentage error.
     """
     usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
     own = {} if loss is None or loss in usual or losses is None else {loss: average(losses, weights)}
@@ -281,7 +281,7 @@ def naive_prediction(
             return average(_huber(number, training_truth, np.array([[constant]])), weights)
 
         return np.array([[minimize_scalar(mean_loss, bounds=(low, high), method="bounded").x]])
-    # Without weights, NumPy does not sort the values. Sorting them needs eight times the memory.
+    # Without weights, NumPy does not sort the values. Sorting would need eight times as much memory.
     if loss == "mean_absolute_percentage_error":
         weights = (1.0 if weights is None else weights) / np.abs(training_truth)
     return np.array([[np.quantile(training_truth, number, weights=weights, method="inverted_cdf")]])

@@ -115,8 +115,8 @@ def _predictions(drift: Drift) -> str:
     """Return the query for the Kolmogorov-Smirnov distance between the predictions of canary and stable replicas.
 
     The limit is derived from `drift.psi`. If a normal distribution shifts by d standard deviations, the PSI is d², and
-    the distance is about d/√(2π). If the critical value of the Smirnov test at `drift.confidence` is larger, it is the
-    limit.
+    the distance is about d/√(2π). If the critical value of the Smirnov test at `drift.confidence` is larger than this
+    distance, it is the limit instead.
     """
     limit = round(sqrt(drift.psi / (2 * pi)), 3)
     deviations = round(sqrt(-log((1 - drift.confidence) / 2) / 2), 2)

@@ -10,7 +10,7 @@ LABEL = "metadata.labels['app.kubernetes.io/instance']"
 
 
 def component(settings: PredictionLog | None) -> dict[str, Any]:
-    """Return the component with these settings. Without settings, it changes nothing."""
+    """Return the Kustomize component with these settings. Without settings, the component changes nothing."""
     head = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
     if settings is None:
         return {**head, "patches": []}
