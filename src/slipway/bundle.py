@@ -187,7 +187,7 @@ class FeatureReference(_Plain):
 class Reference(_Plain):
     """The distributions of features and predictions in the training data. Requests with other distributions are drift.
 
-    If a model has very many features, only the first features are included.
+    If a model has very many features, only the first ones are included, as many as `train.max_metric_series` allows.
     """
 
     features: dict[str, FeatureReference]

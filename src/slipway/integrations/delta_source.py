@@ -130,7 +130,7 @@ def write_table(address: str, columns: Collection[str], file: Path) -> int:
 def delta_errors(address: str, setting: str) -> Iterator[None]:
     """Raise InputError for each exception of deltalake or of a storage.
 
-    `setting` is the name of the setting for the format, for messages. FileNotFoundError is not changed, because it
+    `setting` is the name of the setting for the format, for messages. FileNotFoundError is raised unchanged, because it
     means that the files of a version were vacuumed.
     """
     try:

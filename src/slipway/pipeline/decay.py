@@ -185,7 +185,7 @@ def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, para
 def _at_release(
     rows: pd.DataFrame, bundle: Bundle, release: Release, params: Params, model: Model
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
-    """Return the rows that the model was not trained on, the holdout of its release, and the losses on this holdout.
+    """Return three tables: rows that the model was not trained on, the holdout of its release, and its losses there.
 
     If the holdout cannot be identified, return all rows that were possibly in it, and None for the losses.
     """
@@ -462,10 +462,10 @@ def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
 def smallest_found(
     now: pd.DataFrame, then: pd.DataFrame | None, release: Release, params: Params, probability: float = FOUND
 ) -> float | None:
-    """Return the smallest rise of the loss that would have raised an alarm on these rows with the given probability.
+    """Return the smallest increase of the loss that these rows detect with the given probability.
 
-    The rise is a share of the loss at release. Return None if there are too few rows for a test. The standard error is
-    assumed to rise in proportion to the loss.
+    The increase is a share of the loss at release. Return None if there are too few rows for a test. The standard error
+    is assumed to rise in proportion to the loss.
     """
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")

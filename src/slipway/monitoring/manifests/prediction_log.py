@@ -21,7 +21,7 @@ def component(settings: PredictionLog | None) -> dict[str, Any]:
 def settings_patch(settings: PredictionLog) -> dict[str, Any]:
     """Return the patch of the Deployment that contains the settings.
 
-    In the value of a variable, Kubernetes replaces `$(NAME)` by an earlier variable, and `$$` by `$`.
+    Each `$` of a value is doubled, because Kubernetes replaces `$(NAME)` in a value, and turns `$$` into `$`.
     """
     address = settings.address.rstrip("/").replace("$", "$$")
     shipper = [
