@@ -147,7 +147,7 @@ def _identity(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
     Invalid values become missing values.
     """
     if by_request(rows.columns):
-        positions = pd.to_numeric(rows[ROW], errors="coerce") if ROW in rows else 0
+        positions = _numbers(rows[ROW]) if ROW in rows else 0
         return pd.DataFrame({REQUEST_ID: _texts(rows[REQUEST_ID]), ROW: positions}, index=rows.index)
     columns = {}
     for name in model.KEY:
@@ -196,6 +196,9 @@ def _days(values: "pd.Series[Any]") -> Days:
 
 
 def _numbers(values: "pd.Series[Any]") -> Floats:
+    """Convert values to finite numbers. Other values, such as times, become NaN."""
+    if values.dtype.kind in "mM":  # pandas would convert times and durations to their number of nanoseconds
+        return np.full(len(values), np.nan)
     numbers: Floats = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 

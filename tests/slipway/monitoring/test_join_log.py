@@ -244,6 +244,25 @@ def test_request_ids_may_be_whole_numbers(
     assert (counts.joined, counts.labels_invalid) == (1, 1)
 
 
+@pytest.mark.parametrize("column", ["price", "row", AREA])
+@pytest.mark.parametrize(
+    "values",
+    [
+        arrow.array([1_735_689_600, None], arrow.timestamp("s")),
+        arrow.array([1_735_689_600, None], arrow.timestamp("ns", "UTC")),
+        arrow.array([1, None], arrow.duration("us")),
+        arrow.array([[1.0], None]),
+        arrow.array(["one", ""]),
+    ],
+)
+def test_values_that_are_no_numbers_are_invalid(column: str, values: Any) -> None:
+    columns: dict[str, Any] = {"price": [1.0, 2.0], "known_at": ["2025-01-01"] * 2, column: values}
+    columns |= {} if column == AREA else {"request_id": ["a", "b"]}
+    table = arrow.table(columns).to_pandas()
+    found = collect([table], model_of_odd(), False, lambda rows: np.arange(len(rows), dtype=np.uint64), TODAY)
+    assert (found.counts.invalid, len(found.ids)) == (2, 0)
+
+
 def test_classes_may_be_whole_numbers() -> None:
     """In a Parquet file with a missing class, pandas reads them as 0.0 and 1.0."""
     rows = pd.DataFrame({"request_id": ["a", "b", "c"], "price": [1.0, None, 0.0], "known_at": date_of(1)})
