@@ -256,7 +256,7 @@ def test_request_ids_may_be_whole_numbers(
         arrow.array(["one", ""]),
     ],
 )
-def test_values_that_are_no_numbers_are_invalid(column: str, values: Any) -> None:
+def test_values_of_other_types_than_numbers_are_invalid(column: str, values: Any) -> None:
     columns: dict[str, Any] = {"price": [1.0, 2.0], "known_at": ["2025-01-01"] * 2, column: values}
     columns |= {} if column == AREA else {"request_id": ["a", "b"]}
     table = arrow.table(columns).to_pandas()
