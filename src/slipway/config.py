@@ -38,6 +38,23 @@ PERIOD_DAYS = 30
 """Default number of days in a period of requests. Decay on requests is checked for each period."""
 FILE_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
+QUERY = r"\S"
+MATCHERS = r"^[^{}]*$"
+REASON = r"^\S.{0,199}$"
+LOG_ADDRESS = r"^(/|[a-z0-9+.-]+://)\S+$"
+FORMS = {
+    ADDRESS: "it must be an HTTP address without a password, such as https://example.com:9090",
+    IMAGE: "it must be the name of an image without a tag, such as ghcr.io/your-team/house-prices",
+    PINNED_IMAGE: "it must be the name of an image with a tag or a digest, such as ghcr.io/your-team/log-shipper:1",
+    SCHEDULER: "it must be the address of a Dask scheduler, such as tcp://dask.example.com:8786",
+    FILE_PREFIX: "it must start with a letter or digit, and contain only letters, digits, `_`, `-` and `.`",
+    WINDOW: "it must be a whole number and s, m, h or d, such as 12h",
+    QUERY: "it must be a SQL query",
+    MATCHERS: "it must be labels without braces",
+    REASON: "it must be a text of at most 200 characters on one line",
+    LOG_ADDRESS: "it must be a URL such as s3://logs/houses, or an absolute path",
+}
+"""What a value with each pattern must be, for messages."""
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 ONE_MINUS_AUC = "one_minus_auc"
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate", ONE_MINUS_AUC)
@@ -273,7 +290,7 @@ class Suspicious(Section):
 
 class Gate(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
-    margin_reason: Annotated[str, Field(pattern=r"^\S.{0,199}$")] | None = None
+    margin_reason: Annotated[str, Field(pattern=REASON)] | None = None
     margin: float = Field(gt=-1, lt=1)
     minimum_rows: int = Field(gt=1)
     equality_tolerance: float = Field(ge=0, le=0.001)
@@ -325,7 +342,7 @@ class Ingest(Section):
     """With `files`, each file or folder of the source is a delivery. With `delta`, the source is a Delta Lake table.
     The rows that a version of the table adds are one delivery.
     """
-    query: Annotated[str, Field(pattern=r"\S")] | None = None
+    query: Annotated[str, Field(pattern=QUERY)] | None = None
     """SQL query that returns the delivered rows. With a query, `source` is the SQLAlchemy URL of a database."""
     watermark: Annotated[str, Field(min_length=1)] | None = None
     """Column of the query's result that has higher values in newer rows, such as a time of change."""
@@ -407,7 +424,7 @@ class Drift(Section):
     psi: float = Field(gt=0, le=10)
     minimum_rows: int = Field(gt=1)
     prometheus: Annotated[str, Field(pattern=ADDRESS)] | None
-    label_matchers: str = Field(pattern=r"^[^{}]*$")
+    label_matchers: str = Field(pattern=MATCHERS)
     window: str = Field(pattern=WINDOW)
 
 
@@ -417,7 +434,7 @@ class PredictionLog(Section):
     Each environment has its own folder below `address`, named after the environment.
     """
 
-    address: Address
+    address: Annotated[str, Field(min_length=1, pattern=LOG_ADDRESS), AfterValidator(_without_password)]
     image: Annotated[str, Field(pattern=PINNED_IMAGE)]
     """The image that runs `slipway ship-log`, with its tag or digest."""
     share: float = Field(default=1.0, gt=0, le=1)
@@ -437,7 +454,7 @@ class Live(Section):
     labels: Address
     labels_format: Literal["files", "delta"] = "files"
     """With `files`, `labels` is a file or a folder of files. With `delta`, `labels` is a Delta Lake table."""
-    labels_query: Annotated[str, Field(pattern=r"\S")] | None = None
+    labels_query: Annotated[str, Field(pattern=QUERY)] | None = None
     """SQL query that returns the labels. With a query, `labels` is the SQLAlchemy URL of a database."""
     joined: Address | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
@@ -672,5 +689,9 @@ def _problem(name: str, tree: Any, problem: Mapping[str, Any]) -> str:
             return f"{where} is not a valid key; correct its spelling or remove it."
         case "missing":
             return f"{where} is missing below this line; add it."
+        case "string_pattern_mismatch":
+            return f"{where}: {FORMS[problem['ctx']['pattern']]}; correct the value."
+        case "model_type" | "dict_type":
+            return f"{where}: it must contain keys with values; correct it."
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message[0].lower()}{message[1:]}; correct the value."

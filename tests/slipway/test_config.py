@@ -1,12 +1,15 @@
 """Every mistake in params.yaml is reported with its line."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slipway.config import load_params, replace_settings
+from slipway.config import FORMS, Params, load_params, replace_settings
 from slipway.errors import InputError
 from tests.slipway.conftest import ROOT
 
@@ -103,7 +106,7 @@ def test_a_missing_key_is_reported(tmp_path: Path) -> None:
         ("task: [1, 2", "line 1: not YAML"),
         (b"task: \xff\n", "byte 6 is not UTF-8"),
         (b"task: \x00\n", "not YAML"),
-        ("", "valid dictionary"),
+        ("", "line 1: it must contain keys with values"),
         ("task:\n  kind: regression\ntask:\n  kind: regression\n", "not YAML"),
     ],
 )
@@ -186,3 +189,60 @@ def test_a_misspelt_key_is_always_refused(
     else:
         with pytest.raises(InputError):
             load_params(path)
+
+
+LOG = {"address": "s3://logs/houses", "image": "ghcr.io/team/log-shipper:1"}
+NO_ADDRESS = ": it must be a URL such as s3://logs/houses, or an absolute path; correct the value."
+NO_IMAGE = ": it must be the name of an image with a tag or a digest, such as ghcr.io/your-team/log-shipper:1;"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "words"),
+    [
+        ("text", "", ": it must contain keys with values; correct it."),
+        ([1], "", ": it must contain keys with values; correct it."),
+        ({}, ".address", " is missing below this line; add it."),
+        ({"address": LOG["address"]}, ".image", " is missing below this line; add it."),
+        ({**LOG, "adress": "s3://logs"}, ".adress", " is not a valid key; correct its spelling or remove it."),
+        ({**LOG, "address": None}, ".address", ": input should be a valid string; correct the value."),
+        ({**LOG, "address": 1}, ".address", ": input should be a valid string; correct the value."),
+        ({**LOG, "address": ""}, ".address", ": string should have at least 1 character; correct the value."),
+        ({**LOG, "address": "logs/houses"}, ".address", NO_ADDRESS),
+        ({**LOG, "address": "s3://logs/my houses"}, ".address", NO_ADDRESS),
+        ({**LOG, "address": "s3://me:secret@logs"}, ".address", ": the address contains a password; put the"),
+        ({**LOG, "image": "log-shipper"}, ".image", NO_IMAGE),
+        ({**LOG, "image": "ghcr.io/team/log-shipper"}, ".image", NO_IMAGE),
+        ({**LOG, "image": "ghcr.io/team/log-shipper:1@sha256:12"}, ".image", NO_IMAGE),
+        ({**LOG, "share": 0}, ".share", ": input should be greater than 0; correct the value."),
+        ({**LOG, "share": 1.5}, ".share", ": input should be less than or equal to 1; correct the value."),
+        ({**LOG, "share": float("nan")}, ".share", ": input should be a finite number; correct the value."),
+        ({**LOG, "share": "0.5"}, ".share", ": input should be a valid number; correct the value."),
+        ({**LOG, "share": True}, ".share", ": input should be a valid number; correct the value."),
+        ({**LOG, "keep_days": 0}, ".keep_days", ": input should be greater than or equal to 1; correct the value."),
+        ({**LOG, "keep_days": -1}, ".keep_days", ": input should be greater than or equal to 1; correct the value."),
+        ({**LOG, "keep_days": 10**6}, ".keep_days", ": input should be less than or equal to 36500; correct the"),
+        ({**LOG, "keep_days": 1.5}, ".keep_days", ": input should be a valid integer; correct the value."),
+    ],
+)
+def test_an_invalid_prediction_log_is_reported_with_its_key(tmp_path: Path, section: Any, key: str, words: str) -> None:
+    text = f"{TEXT}prediction_log: {json.dumps(section)}\n"
+    sentence = problem(tmp_path, text.replace("NaN", ".nan"))
+    assert sentence.startswith("params.yaml, line ")
+    assert f"`prediction_log{key}`{words}" in sentence
+    assert "secret" not in sentence
+    assert len(sentence.splitlines()) == 1
+
+
+@pytest.mark.parametrize("address", ["s3://logs/houses", "gs://logs", "file:///mnt/logs", "/mnt/logs", "az://logs"])
+def test_a_prediction_log_goes_to_a_url_or_an_absolute_path(tmp_path: Path, address: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"{TEXT}prediction_log: {json.dumps({**LOG, 'address': address})}\n")
+    found = load_params(tmp_path / "params.yaml").prediction_log
+    assert found
+    assert (found.address, found.share, found.keep_days) == (address, 1.0, None)
+
+
+def test_each_pattern_is_explained() -> None:
+    """A message with a regular expression would not help."""
+    schema = json.dumps(Params.model_json_schema())
+    patterns = {json.loads(each) for each in re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', schema)}
+    assert patterns == {*FORMS}

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli.terminal import EXIT_CODES, app, engine_of, from_start, out, read_params, say, today
+from slipway.cli.terminal import (
+    EXIT_CODES,
+    address_from_start,
+    app,
+    engine_of,
+    from_start,
+    out,
+    read_params,
+    say,
+    today,
+)
 from slipway.contract import load_model
 
 if TYPE_CHECKING:
@@ -86,7 +96,10 @@ def drift(
         typer.Option(metavar="NAME", help="Name of a delivery in data/. Its rows are checked instead of requests."),
     ] = None,
     log: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.", callback=address_from_start
+        ),
     ] = None,
     window: Annotated[
         str | None,

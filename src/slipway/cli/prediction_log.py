@@ -11,7 +11,17 @@ import typer
 from rich.markup import escape
 
 from slipway import artifacts
-from slipway.cli.terminal import EXIT_CODES, app, engine_of, from_start, out, read_params, say, today
+from slipway.cli.terminal import (
+    EXIT_CODES,
+    address_from_start,
+    app,
+    engine_of,
+    from_start,
+    out,
+    read_params,
+    say,
+    today,
+)
 from slipway.contract import load_model
 from slipway.errors import InputError
 
@@ -41,6 +51,7 @@ def ship_log(
             metavar="ADDRESS",
             envvar="SLIPWAY_PREDICTION_LOG_ADDRESS",
             help="Address to ship the log to, such as s3://logs/houses.",
+            callback=address_from_start,
         ),
     ],
     every: Annotated[
@@ -94,7 +105,9 @@ def ship_log(
 def erase_log(
     address: Annotated[
         str,
-        typer.Argument(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`."),
+        typer.Argument(
+            metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.", callback=address_from_start
+        ),
     ],
     key: Annotated[
         list[str],
@@ -121,7 +134,10 @@ def erase_log(
 @app.command(epilog=EXIT_CODES)
 def join(
     address: Annotated[
-        str, typer.Argument(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.")
+        str,
+        typer.Argument(
+            metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.", callback=address_from_start
+        ),
     ],
     labels: Annotated[
         str,
@@ -129,6 +145,7 @@ def join(
             metavar="LABELS",
             help="Address of the labels: a CSV or Parquet file, a folder of such files, a database, or a Delta Lake "
             "table.",
+            callback=address_from_start,
         ),
     ],
     query: Annotated[
@@ -141,7 +158,9 @@ def join(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Address to copy the joined rows to, such as s3://logs/joined. Default: no copy."
+            metavar="ADDRESS",
+            help="Address to copy the joined rows to, such as s3://logs/joined. Default: no copy.",
+            callback=address_from_start,
         ),
     ] = None,
     secret: Secret = None,

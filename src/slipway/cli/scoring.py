@@ -9,15 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from slipway import artifacts
-from slipway.cli.terminal import EXIT_CODES, app, engine_of, from_start, out, read_params, say
+from slipway.cli.terminal import EXIT_CODES, address_from_start, app, engine_of, from_start, out, read_params, say
 
 if TYPE_CHECKING:
     from slipway.scoring.results import Summary
-
-
-def _address(context: typer.Context, given: str) -> str:
-    """Convert a path relative to the user's directory to a path relative to the repository. Return a URL unchanged."""
-    return given if "://" in given else str(from_start(context, Path(given)))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -27,11 +22,14 @@ def score(
         typer.Argument(
             metavar="INPUT",
             help="Path or URL of a CSV or Parquet file, or of a folder of such files.",
-            callback=_address,
+            callback=address_from_start,
         ),
     ],
     output: Annotated[
-        str, typer.Argument(metavar="OUTPUT", help="Path or URL of the folder for the results.", callback=_address)
+        str,
+        typer.Argument(
+            metavar="OUTPUT", help="Path or URL of the folder for the results.", callback=address_from_start
+        ),
     ],
     bundle: Annotated[
         Path | None, typer.Option(help=f"Directory of the bundle. Default: {artifacts.CHAMPION}.", callback=from_start)

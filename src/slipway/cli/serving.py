@@ -19,7 +19,9 @@ def serve(
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: SLIPWAY_HOST, or 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on. Default: SLIPWAY_PORT, or 8080.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on. Default: SLIPWAY_PORT, or 8080.")
+    ] = None,
 ) -> None:
     """Serve a bundle (the directory of one trained model) over HTTP. The image of the bundle starts the same server.
 
@@ -29,9 +31,9 @@ def serve(
     from slipway.serving.server import serve as run
     from slipway.serving.settings import read_settings
 
-    settings = read_settings(os.environ)
-    given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    given = {"SLIPWAY_HOST": host, "SLIPWAY_PORT": port}
+    settings = read_settings({**os.environ, **{name: str(value) for name, value in given.items() if value is not None}})
     bundle = bundle or artifacts.champion_path(
         "merge a pull request to release one, or run `slipway serve build/bundle` for the bundle of the pipeline"
     )
-    run(bundle, settings.model_copy(update=given))
+    run(bundle, settings)

@@ -21,6 +21,7 @@ EXIT_CODES = "Exit codes: 0 success, 1 a check failed or the verdict is hold, 2 
 WITHOUT_REPOSITORY = {"serve", "image", "ship-log", "erase-log"}
 """Verbs that also work outside of a git repository."""
 Given = TypeVar("Given", Path | None, list[Path] | None)
+Address = TypeVar("Address", str, str | None)
 
 app = typer.Typer(
     help=f"Ship machine-learning models by merging pull requests.\n\n{EXIT_CODES}",
@@ -56,6 +57,11 @@ def from_start(context: typer.Context, given: Given) -> Given:
     if isinstance(given, list):
         return [_relative(start, path) for path in given]
     return _relative(start, given) if given else None
+
+
+def address_from_start(context: typer.Context, given: Address) -> Address:
+    """Convert a path as `from_start` does. Return a URL unchanged."""
+    return given if not given or "://" in given else str(_relative(context.find_root().obj, Path(given)))
 
 
 def _relative(start: Path, path: Path) -> Path:

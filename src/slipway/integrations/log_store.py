@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
@@ -48,6 +49,13 @@ class LogStore:
                 return int(self._files.info(self._path(name))["size"])
             except FileNotFoundError:
                 return None
+
+    def modified(self, name: str) -> datetime | None:
+        """Return the time at which a file was written. Return None if it does not exist, or if the time is unknown."""
+        with self._errors(), suppress(FileNotFoundError, NotImplementedError):
+            found: datetime = self._files.modified(self._path(name))
+            return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return None
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file completely or not at all, and check its size afterwards.

@@ -1,8 +1,8 @@
 """erase-log: remove all rows of one key from a shipped prediction log."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +11,12 @@ from msgspec.structs import replace
 
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import LogStore
-from slipway.monitoring.erasures import Erasures, record_erasure
-from slipway.monitoring.log_tables import read_header, read_table, to_parquet
+from slipway.monitoring.erasures import CLOCKS, Erasures, record_erasure
+from slipway.monitoring.log_tables import COMMON_TYPES, read_header, read_table, to_parquet
 from slipway.serving.log_segments import Header
 from slipway.serving.logged_columns import key_hashes, secret_of_keys
+
+TIME = COMMON_TYPES.field("time").type
 
 
 @dataclass(frozen=True)
@@ -27,58 +29,98 @@ class Erased:
 def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
     """Remove all rows with one key. `key` maps each key column to its value as text.
 
-    The key is recorded first, so that `slipway ship-log` leaves out rows with this key that it has not shipped yet. A
-    file that becomes empty is kept, so that its segment is not shipped again. Files that another program deletes during
-    the search are skipped. Raises CheckFailed, after all files were searched, if a file is not part of a log, or if its
-    KEY columns differ from those of `key`.
+    The key is recorded first, so that `slipway ship-log` leaves out rows with this key that it has not shipped yet. If
+    the log shows that the clock of a server is fast, the record is extended, and the files that were shipped meanwhile
+    are searched, too. A file that becomes empty is kept, so that its segment is not shipped again. Files that another
+    program deletes during the search are skipped. Raises InputError if the log has no file. Raises CheckFailed, after
+    all files were searched, if a file is not part of a log, or if its KEY columns differ from those of `key`.
     """
-    rows = changed = searched = 0
-    others: list[str] = []
-    foreign: list[str] = []
+    search = _Search(store, key, secret, Erasures(store))
     store.remove_unfinished()
-    if forms := _forms(store, key, secret):
-        record_erasure(store, forms)
-    erasures = Erasures(store)
-    erasures.refresh()
-    for name in store.files():
-        if store.size(name) is None:
-            continue  # deleted meanwhile, because its day has expired
-        content = store.read(name)
+    if not (names := store.files()):
+        raise InputError(f"{store.address} has no file of a prediction log; correct the address, or ship a log first.")
+    forms = _forms(store, names, key, secret)
+    ahead, done = timedelta(0), set[str]()
+    while not done or search.ahead - ahead > CLOCKS:
+        ahead = search.ahead
+        if forms:
+            record_erasure(store, forms, ahead)
+        search.erasures.refresh()
+        names = [name for name in store.files() if name not in done]
+        for name in names:
+            search.file(name)
+        done.update(names)
+    search.raise_for_skipped()
+    return Erased(search.rows, search.changed, search.searched)
+
+
+@dataclass
+class _Search:
+    """The search for one key, and what it has found so far."""
+
+    store: LogStore
+    key: Mapping[str, str]
+    secret: str | None
+    erasures: Erasures
+    rows: int = 0
+    changed: int = 0
+    searched: int = 0
+    ahead: timedelta = timedelta(0)
+    """How fast the clock of a server was at least, compared with the storage or with this machine."""
+    others: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def file(self, name: str) -> None:
+        """Remove the rows with the key from one file."""
+        written = self.store.modified(name)
+        if written is None and self.store.size(name) is None:
+            return  # deleted meanwhile, because its day has expired
+        content = self.store.read(name)
         try:
             table = read_table(content)
             header = read_header(table.schema)
             keys = table["key"].cast(pa.string())
-        except (OSError, ValueError, KeyError, pa.ArrowException):
-            foreign.append(name)
-            continue
-        if {each.name for each in header.key} != {*key}:
-            others.append(name)
-            continue
-        searched += 1
-        is_other = pc.not_equal(keys, pa.scalar(_hash(header, key, secret)))
+            newest = pc.max(table["time"].cast(TIME)).as_py()
+        except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException):
+            self.foreign.append(name)
+            return
+        if newest is not None:
+            now = datetime.now(UTC)
+            self.ahead = max(self.ahead, newest - min(written or now, now))
+        if {each.name for each in header.key} != {*self.key}:
+            self.others.append(name)
+            return
+        self.searched += 1
+        is_other = pc.not_equal(keys, pa.scalar(_hash(header, self.key, self.secret)))
         kept = table.filter(pc.fill_null(is_other, True))
         if len(kept) < len(table):
-            store.write(name, to_parquet(erasures.apply(kept)))
-            if erasures.refresh():  # another key was erased, or is being erased
-                erasures.clean(name)
-            rows, changed = rows + len(table) - len(kept), changed + 1
-    if foreign:
-        raise CheckFailed(
-            f"{rows:,} rows were removed, but {len(foreign):,} files are not files of a prediction log, such as "
-            f"{store.address}/{foreign[0]}; search and remove them yourself, or name the address of a log."
-        )
-    if others:
-        raise CheckFailed(
-            f"{rows:,} rows were removed, but {len(others):,} files identify rows by other columns than "
-            f"{', '.join(key)}, such as {others[0]}; repeat this with the KEY columns of those files."
-        )
-    return Erased(rows, changed, searched)
+            self.store.write(name, to_parquet(self.erasures.apply(kept)))
+            if self.erasures.refresh():  # another key was erased, or is being erased
+                self.erasures.clean(name)
+            self.rows, self.changed = self.rows + len(table) - len(kept), self.changed + 1
+
+    def raise_for_skipped(self) -> None:
+        """Raise CheckFailed if files could not be searched."""
+        if self.foreign:
+            raise CheckFailed(
+                f"{self.rows:,} rows were removed, but {len(self.foreign):,} files are not files of a prediction log, "
+                f"such as {self.store.address}/{self.foreign[0]}; search and remove them yourself, or name the address "
+                "of a log."
+            )
+        if self.others:
+            raise CheckFailed(
+                f"{self.rows:,} rows were removed, but {len(self.others):,} files identify rows by other columns than "
+                f"{', '.join(self.key)}, such as {self.others[0]}; repeat this with the KEY columns of those files."
+            )
 
 
-def _forms(store: LogStore, key: Mapping[str, str], secret: str | None) -> set[str]:
-    """Return all hashes that the key can have in this log. One file of each bundle shows how keys were hashed."""
+def _forms(store: LogStore, names: Sequence[str], key: Mapping[str, str], secret: str | None) -> set[str]:
+    """Return all hashes that the key can have in this log. One file of each bundle shows how keys were hashed.
+
+    With a secret, the hashes also include those of a bundle whose first file is not shipped yet.
+    """
     forms = set()
-    one_of_each = {name.rpartition("/")[0].rpartition("/")[2]: name for name in store.files()}
+    one_of_each = {name.rpartition("/")[0].rpartition("/")[2]: name for name in names}
     for name in one_of_each.values():
         if store.size(name) is None:
             continue  # its day has expired
@@ -87,7 +129,8 @@ def _forms(store: LogStore, key: Mapping[str, str], secret: str | None) -> set[s
         except (OSError, ValueError, pa.ArrowException):
             continue  # `erase` reports it
         if {each.name for each in header.key} == {*key}:
-            forms |= {_hash(header, key, secret), _hash(replace(header, keyed=False), key, None)}
+            keyed = {header.keyed, False, bool(secret)}
+            forms |= {_hash(replace(header, keyed=each), key, secret) for each in keyed}
     return forms
 
 

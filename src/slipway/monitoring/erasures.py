@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
 import pyarrow as pa
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from slipway.artifacts import Artifact
 from slipway.errors import InputError
@@ -23,7 +23,7 @@ FOLDER = "_erased"
 """The folder with the erasure records. Parquet readers ignore it, because its name starts with an underscore."""
 KEEP_DAYS = 30
 CLOCKS = timedelta(minutes=10)
-"""Maximum difference between the clocks of a server and of the machine that erases."""
+"""Difference between the clocks of a server and of the machine that erases for which no evidence is needed."""
 PERSON = b"slipway erased"
 
 
@@ -32,6 +32,8 @@ class Erasure(Artifact):
 
     at: AwareDatetime
     keys: tuple[str, ...]
+    until: AwareDatetime | None = Field(default=None, exclude_if=lambda time: time is None)
+    """The time of the erasure according to the fastest clock of a server, or None if no clock is fast."""
 
 
 class Erasures:
@@ -47,7 +49,8 @@ class Erasures:
         new = [name for name in self._store.names_in(FOLDER) if name not in self._known]
         for name in new:
             if (record := _read(self._store, name)) is not None:
-                self._until |= {key: max(record.at, self._until.get(key, record.at)) for key in record.keys}
+                until = record.until or record.at
+                self._until |= {key: max(until, self._until.get(key, until)) for key in record.keys}
         self._known.update(new)
         return bool(new)
 
@@ -71,9 +74,13 @@ class Erasures:
                 return
 
 
-def record_erasure(store: LogStore, keys: Iterable[str]) -> None:
-    """Record that keys are erased now. `keys` contains the hash of the key in each form that a log can contain."""
-    record = Erasure(at=datetime.now(UTC), keys=tuple(sorted(map(_hash, keys))))
+def record_erasure(store: LogStore, keys: Iterable[str], ahead: timedelta = timedelta(0)) -> None:
+    """Record that keys are erased now. `keys` contains the hash of the key in each form that a log can contain.
+
+    `ahead` states how fast the clock of a server is.
+    """
+    now = datetime.now(UTC)
+    record = Erasure(at=now, keys=tuple(sorted(map(_hash, keys))), until=now + ahead if ahead else None)
     store.write(f"{FOLDER}/{os.urandom(8).hex()}.json", record.model_dump_json().encode())
 
 

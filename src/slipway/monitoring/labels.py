@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandera.dtypes import is_datetime, is_string
+from pandera.dtypes import is_bool, is_datetime, is_float, is_int, is_string
 
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.row_ids import Ids, hash_rows
+from slipway.pipeline.typed_rows import BOOLEANS
 
 KNOWN_AT = "known_at"
 REQUEST_ID, ROW = "request_id", "row"
@@ -120,7 +121,7 @@ def collect(
     for chunk in chunks:
         _require(chunk, model)
         days = _days(chunk[KNOWN_AT])
-        truth = _codes(chunk[model.TARGET], codes) if is_classification else _numbers(chunk[model.TARGET])
+        truth = _codes(_classes(chunk, model), codes) if is_classification else _numbers(chunk[model.TARGET])
         identity = _identity(chunk, model)
         valid = ~np.isnan(truth) & (days > np.iinfo(np.int32).min) & (days <= latest)
         valid &= identity.notna().all(axis=1).to_numpy()
@@ -147,7 +148,7 @@ def _identity(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
     Invalid values become missing values.
     """
     if by_request(rows.columns):
-        positions = pd.to_numeric(rows[ROW], errors="coerce") if ROW in rows else 0
+        positions = _numbers(rows[ROW]) if ROW in rows else 0
         return pd.DataFrame({REQUEST_ID: _texts(rows[REQUEST_ID]), ROW: positions}, index=rows.index)
     columns = {}
     for name in model.KEY:
@@ -156,6 +157,8 @@ def _identity(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
             form = (getattr(dtype, "to_datetime_kwargs", None) or {}).get("format", "ISO8601")
             times = pd.to_datetime(values, errors="coerce", utc=True, format=form)
             columns[name] = times.dt.tz_localize(None).dt.as_unit("s")
+        elif is_bool(dtype):
+            columns[name] = _booleans(values)
         else:
             columns[name] = _texts(values) if is_string(dtype) else _numbers(values)
     return pd.DataFrame(columns, index=rows.index)
@@ -196,13 +199,35 @@ def _days(values: "pd.Series[Any]") -> Days:
 
 
 def _numbers(values: "pd.Series[Any]") -> Floats:
+    """Convert values to finite numbers. Other values, such as times, become NaN."""
+    if values.dtype.kind in "mM":  # pandas would convert times and durations to their number of nanoseconds
+        return np.full(len(values), np.nan)
     numbers: Floats = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _codes(values: "pd.Series[Any]", codes: dict[str, int]) -> Floats:
+def _booleans(values: "pd.Series[Any]") -> Floats:
+    """Convert values to 1 and 0. Values that a delivery cannot contain as booleans become NaN."""
+    numbers = {text: float(text in ("true", "1")) for text in BOOLEANS}
+    found: Floats = _texts(values).str.lower().map(numbers).to_numpy(dtype=np.float64, na_value=np.nan)
+    return found
+
+
+def _classes(rows: pd.DataFrame, model: Model) -> "pd.Series[Any]":
+    """Return the class of each row as bundles name it: the text of a value with the type of the target."""
+    dtype, values = model.SCHEMA.columns[model.TARGET].dtype, rows[model.TARGET]
+    name: Callable[[float], str]
+    if is_bool(dtype):
+        numbers, name = _booleans(values), lambda number: str(bool(number))
+    elif is_float(dtype) or is_int(dtype):
+        numbers, name = _numbers(values), str if is_float(dtype) else lambda number: str(int(number))
+    else:
+        return _texts(values).where(values.notna())
+    return pd.Series(numbers, values.index).map(name, na_action="ignore")
+
+
+def _codes(found: "pd.Series[Any]", codes: dict[str, int]) -> Floats:
     """Convert classes to numbers. New classes are added to `codes`."""
-    found = _texts(values).where(values.notna())
     for text in found.dropna().unique():
         codes.setdefault(text, len(codes))
     numbers: Floats = found.map(codes).to_numpy(dtype=np.float64, na_value=np.nan)

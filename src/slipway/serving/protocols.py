@@ -421,7 +421,7 @@ class Infer(PredictionProtocol):
         """Return the vectors of a tensor. `data` is one list of all numbers, or one list for each row."""
         if isinstance(data, list) and len(shape) == 2 and shape[1] == length and 0 < shape[0] <= len(data):
             if len(data) == shape[0]:
-                return data
+                return [[each] if length == 1 and isinstance(each, int | float) else each for each in data]
             if len(data) == shape[0] * length:
                 return [data[start : start + length] for start in range(0, len(data), length)]
         raise Problem(422, f"{at}: the shape must be [rows, {length}] and match the data; correct one of them.")

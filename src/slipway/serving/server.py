@@ -145,6 +145,7 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
         address = f"{settings.host}:{settings.port}"
+        reason = str(error.strerror).partition(" (while ")[0]  # Python appends the address to the reason
         raise InputError(
-            f"The server cannot listen on {address} ({error.strerror}); set SLIPWAY_HOST and SLIPWAY_PORT."
+            f"The server cannot listen on {address} ({reason}); set SLIPWAY_HOST and SLIPWAY_PORT."
         ) from None

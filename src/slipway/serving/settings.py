@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from slipway.errors import InputError
 
 PREFIX = "SLIPWAY_"
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Settings(BaseModel):
@@ -18,27 +19,27 @@ class Settings(BaseModel):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "model"
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")] = "model"
     """Name of the model in the paths of the Open Inference Protocol."""
-    execution_providers: str = "CPUExecutionProvider"
+    execution_providers: Annotated[str, Field(pattern=r"[^,\s]")] = "CPUExecutionProvider"
     """Execution providers of ONNX Runtime in order of preference, separated by commas."""
-    max_records: Annotated[int, Field(ge=1)] = 1_000
+    max_records: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1_000
     """Maximum number of records in one request."""
     max_body: Annotated[int, Field(ge=1)] = 1_048_576
     max_uploads: Annotated[int, Field(ge=1)] = 64
     """Maximum number of requests whose bodies are still arriving. The limit bounds the memory for these bodies."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
-    max_wait: Annotated[float, Field(gt=0)] = 0.2
+    max_wait: Seconds = 0.2
     """Maximum CPU time for requests that have arrived together. Beyond this time, the server refuses requests."""
-    max_run: Annotated[float, Field(gt=0)] = 0.01
+    max_run: Seconds = 0.01
     """Maximum time of one run of the model graph. A request that would take longer is divided into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"
     """`auto`: requests that arrive together share a run if that is faster and gives equal predictions."""
-    deadline: Annotated[float, Field(gt=0)] = 10
+    deadline: Seconds = 10
     """Maximum time for a request to arrive."""
-    keep_alive: Annotated[float, Field(gt=0)] = 75
+    keep_alive: Seconds = 75
     """Time until an idle connection is closed. A proxy must use a shorter time, so that the proxy closes it first."""
-    grace: Annotated[float, Field(ge=0)] = 5
+    grace: Annotated[float, Field(ge=0, le=86_400)] = 5
     """Time for which the server still answers requests after SIGTERM, while the cluster stops sending new requests."""
     log_requests: bool = False
     prediction_log: Path | None = None
@@ -49,7 +50,7 @@ class Settings(BaseModel):
     """Secret with which private values are hashed."""
     prediction_log_max_bytes: Annotated[int, Field(ge=1)] = 536_870_912
     """Maximum size of the log folder. When the folder is full, further rows are dropped."""
-    prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
+    prediction_log_seconds: Seconds = 10
     """Maximum time that a row waits before it is written. Waiting rows are lost if the process is killed."""
 
     @property
@@ -58,8 +59,15 @@ class Settings(BaseModel):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Read the settings from the environment. Raises InputError for an invalid value."""
+    """Read the settings from the environment. Raises InputError for an invalid value.
+
+    An empty value is invalid, because an empty host would be all addresses, and an empty folder the working directory.
+    Only the secret can be empty, because GitHub sets a secret that does not exist to an empty text.
+    """
     named = {name: environment.get(PREFIX + name.upper()) for name in Settings.model_fields}
+    for name, value in named.items():
+        if value == "" and name != "prediction_log_secret":
+            raise InputError(f"The environment variable {PREFIX}{name.upper()} is wrong: it is empty; correct it.")
     try:
         return Settings.model_validate({name: value for name, value in named.items() if value is not None})
     except ValidationError as error:

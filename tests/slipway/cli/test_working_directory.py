@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.slipway.conftest import Repository, Result
+from tests.slipway.monitoring.test_prediction_log import write_log
+from tests.slipway.serving.odd import ROW, write_bundle
+from tests.slipway.serving.test_prediction_log import marked
 
 Run = Callable[..., Result]
 
@@ -56,6 +59,27 @@ def test_a_given_path_is_relative_to_the_directory_of_the_user(
     slipway: Run, arguments: tuple[str, ...], shown: str
 ) -> None:
     assert slipway("serve", *arguments).err.startswith(f"slipway: {shown}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("join", "nothing", "labels.csv"), "src/slipway/nothing has no file of a prediction log"),
+        (("join", "../log", "labels.csv"), "src/log has no file of a prediction log"),
+        (("erase-log", "nothing", "customer=1"), "src/slipway/nothing has no file of a prediction log"),
+    ],
+)
+@pytest.mark.usefixtures("below")
+def test_an_address_is_relative_to_the_directory_of_the_user(
+    slipway: Run, arguments: tuple[str, ...], shown: str
+) -> None:
+    assert shown in slipway(*arguments).err
+
+
+def test_a_log_is_shipped_to_the_directory_of_the_user(slipway: Run, below: Path, tmp_path: Path) -> None:
+    write_log(below / "log", marked(write_bundle(tmp_path), tmp_path), [ROW])
+    assert slipway("ship-log", "log", "shipped").code == 0
+    assert [*(below / "shipped").rglob("*.parquet")]
 
 
 def test_a_verb_outside_of_a_repository_is_an_error(

@@ -35,9 +35,10 @@ from slipway.monitoring.erase_log import erase
 from slipway.monitoring.join_file import MAX_LABEL
 from slipway.monitoring.join_log import Live
 from slipway.monitoring.joined_rows import deliver
-from slipway.monitoring.labels import collect, request_ids
+from slipway.monitoring.labels import collect, key_ids, request_ids
 from slipway.monitoring.live_performance import MAX_SLICES, UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
+from slipway.pipeline.row_ids import hash_rows
 from slipway.serving.predict import PredictionHandler
 from slipway.serving.prediction_log import PredictionLog
 from slipway.serving.records import Records
@@ -247,11 +248,52 @@ def test_request_ids_may_be_whole_numbers(
     assert (counts.joined, counts.labels_invalid) == (1, 1)
 
 
-def test_classes_may_be_whole_numbers() -> None:
-    """In a Parquet file with a missing class, pandas reads them as 0.0 and 1.0."""
-    rows = pd.DataFrame({"request_id": ["a", "b", "c"], "price": [1.0, None, 0.0], "known_at": date_of(1)})
-    found = collect([rows], model_of_odd(), True, request_ids, TODAY)
-    assert (found.classes, found.counts.invalid) == (("1", "0"), 1)
+@pytest.mark.parametrize("column", ["price", "row", AREA])
+@pytest.mark.parametrize(
+    "values",
+    [
+        arrow.array([1_735_689_600, None], arrow.timestamp("s")),
+        arrow.array([1_735_689_600, None], arrow.timestamp("ns", "UTC")),
+        arrow.array([1, None], arrow.duration("us")),
+        arrow.array([[1.0], None]),
+        arrow.array(["one", ""]),
+    ],
+)
+def test_values_of_other_types_than_numbers_are_invalid(column: str, values: Any) -> None:
+    columns: dict[str, Any] = {"price": [1.0, 2.0], "known_at": ["2025-01-01"] * 2, column: values}
+    columns |= {} if column == AREA else {"request_id": ["a", "b"]}
+    table = arrow.table(columns).to_pandas()
+    found = collect([table], model_of_odd(), False, lambda rows: np.arange(len(rows), dtype=np.uint64), TODAY)
+    assert (found.counts.invalid, len(found.ids)) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "labels", "classes"),
+    [
+        (str, [1.0, None, 0.0], ("1", "0")),  # whole numbers with a missing class, as pandas reads them from Parquet
+        (int, [1.0, None, 0.0], ("1", "0")),
+        (int, ["1", "one", "0.0"], ("1", "0")),
+        (float, ["1", "", 0], ("1.0", "0.0")),
+        (bool, ["true", "", "False"], ("True", "False")),
+        (bool, [1, 2, 0], ("True", "False")),
+        (bool, [True, None, False], ("True", "False")),
+    ],
+)
+def test_classes_have_the_names_that_bundles_give_them(dtype: Any, labels: list[Any], classes: Any) -> None:
+    model = model_of_odd()
+    model.SCHEMA = model.SCHEMA.update_column("price", dtype=dtype)
+    rows = pd.DataFrame({"request_id": ["a", "b", "c"], "price": labels, "known_at": date_of(1)})
+    found = collect([rows.replace("", None)], model, True, request_ids, TODAY)
+    assert (found.classes, found.counts.invalid) == (classes, 1)
+
+
+@pytest.mark.parametrize("labels", [["true", "0"], [1, 0], [True, False]])
+def test_a_key_can_be_a_boolean(labels: list[Any]) -> None:
+    model = model_of_odd()
+    model.SCHEMA = model.SCHEMA.update_column(AREA, dtype=bool)
+    rows = pd.DataFrame({AREA: labels, "price": [1.0, 2.0], "known_at": date_of(1)})
+    found = collect([rows], model, False, lambda rows: key_ids(rows, model, b""), TODAY)
+    assert sorted(found.ids) == sorted(hash_rows([pd.Series([True, False])]))
 
 
 def test_a_label_from_the_future_does_not_make_young_days_old(join: Join) -> None:

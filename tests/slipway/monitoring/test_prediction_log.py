@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -523,11 +524,70 @@ def test_a_request_after_the_erasure_of_its_key_is_shipped(
     ship(folder, store, never)
     assert erase(store, {AREA: "2"}, None).rows == 1
     write_log(folder, bundles["public"], areas(2))
-    now = time.time()
+    now = round(time.time())
     monkeypatch.setattr(time, "time", lambda: now + 3_600)
     write_log(folder, bundles["public"], areas(2))
     ship(folder, store, never)
-    assert shipped(tmp_path / "shipped")["time"].tolist() == [pd.Timestamp(now + 3_600, unit="s", tz="UTC").round("us")]
+    assert shipped(tmp_path / "shipped")["time"].tolist() == [pd.Timestamp(now + 3_600, unit="s", tz="UTC")]
+
+
+@pytest.mark.parametrize("quiet", [0, 3 * 3_600])
+def test_a_segment_of_a_server_with_a_fast_clock_is_left_out(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch, quiet: int
+) -> None:
+    """Its earlier files show that its clock is an hour fast, even if it had no request for a while."""
+    folder, store, now, fast = tmp_path / "log", LogStore(str(tmp_path / "shipped")), round(time.time()), 3_600
+    clock = partial(monkeypatch.setattr, time, "time")
+    clock(lambda: now - quiet + fast)
+    write_log(folder, bundles["public"], areas(1))
+    ship(folder, store, never)
+    (file,) = (tmp_path / "shipped").rglob("*.parquet")
+    os.utime(file, (now - quiet, now - quiet))
+    clock(lambda: now + fast)
+    write_log(folder, bundles["public"], areas(2))
+    erase(store, {AREA: "2"}, None)
+    clock(lambda: now + 3 * fast)
+    write_log(folder, bundles["public"], areas(2))
+    ship(folder, store, never)
+    times = shipped(tmp_path / "shipped").set_index(f"record_{AREA}")["time"]
+    assert times[2.0] == pd.Timestamp(now + 3 * fast, unit="s", tz="UTC")
+
+
+def test_a_file_that_is_shipped_while_an_erasure_notices_a_fast_clock_is_searched(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store, now = tmp_path / "log", LogStore(str(tmp_path / "shipped")), time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3_600)
+    write_log(folder, bundles["public"], areas(1))
+    ship(folder, store, never)
+    write_log(folder, bundles["public"], areas(2))
+    modified = LogStore.modified
+
+    def ship_first(store: LogStore, name: str) -> datetime | None:
+        ship(folder, store, never)
+        return modified(store, name)
+
+    monkeypatch.setattr(LogStore, "modified", ship_first)
+    assert erase(store, {AREA: "2"}, None) == Erased(rows=1, files=1, searched=2)
+    assert shipped(tmp_path / "shipped")[f"record_{AREA}"].tolist() == [1]
+
+
+def test_a_bundle_with_new_private_columns_is_erased_before_its_first_file(
+    tmp_path: Path, bundles: dict[str, Path]
+) -> None:
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], areas(1))
+    ship(folder, store, never)
+    write_log(folder, bundles["private"], areas(1, 2), SECRET)
+    assert erase(store, {AREA: "1"}, SECRET).rows == 1
+    ship(folder, store, never)
+    assert len(shipped(tmp_path / "shipped")) == 1
+
+
+def test_an_address_without_a_log_is_not_erased(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing has no file of a prediction log; correct the address"):
+        erase(LogStore(str(tmp_path / "nothing")), {AREA: "1"}, None)
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_records_of_erasures_are_deleted_after_a_month(tmp_path: Path) -> None:

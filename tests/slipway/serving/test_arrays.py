@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -72,6 +73,17 @@ FORMS: dict[str, Callable[[ServedModel], list[float]]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_request_gives_the_same_predictions(model: ServedModel, form: str) -> None:
     assert FORMS[form](model) == pytest.approx([expected(row) for row in ROWS])
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+@pytest.mark.parametrize("data", [[1.5, 2.5], [[1.5], [2.5]]])
+def test_vectors_of_one_number_are_flat_or_nested(datatype: str, data: list[Any]) -> None:
+    column = Column(name="norm", type="vector", shape=(1,), required=True)
+    schema = Schema(kind="regression", key=("norm",), target="price", classes=None, columns=(column,))
+    protocol = Infer(SimpleNamespace(schema=schema, records=Records(schema, 5)))  # type: ignore[arg-type]
+    body = {"inputs": [{"name": "norm", "shape": [2, 1], "datatype": datatype, "data": data}]}
+    tensors, _ = protocol.read(json.dumps(body).encode())
+    assert tensors["norm"].tolist() == [[1.5], [2.5]]
 
 
 @pytest.mark.parametrize("rows", [[ROW], [ROW, ROW | {"size": 1}]])

@@ -139,11 +139,28 @@ def test_provenance_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path:
         ("MAX_WAIT", "inf"),
         ("MAX_RUN", "0"),
         ("SHARE_RUNS", "yes"),
+        ("MAX_RECORDS", "99999999999999999999"),
+        ("MODEL_NAME", ".."),
+        ("EXECUTION_PROVIDERS", ","),
+        ("HOST", ""),
+        ("PREDICTION_LOG", ""),
+        *((name, "1e300") for name in ("DEADLINE", "KEEP_ALIVE", "GRACE", "MAX_WAIT", "PREDICTION_LOG_SECONDS")),
     ],
 )
 def test_an_invalid_setting_is_an_error_that_names_it(variable: str, value: str) -> None:
     with pytest.raises(InputError, match=f"^The environment variable SLIPWAY_{variable} is wrong: .*; correct it.$"):
         read_settings({f"SLIPWAY_{variable}": value})
+
+
+def test_an_empty_secret_is_ignored() -> None:
+    assert not read_settings({"SLIPWAY_PREDICTION_LOG_SECRET": ""}).prediction_log_secret
+
+
+@pytest.mark.parametrize(("option", "value"), [("--port", "70000"), ("--port", "-1"), ("--host", "")])
+def test_an_invalid_option_of_the_verb_is_one_sentence(slipway: Callable[..., Result], option: str, value: str) -> None:
+    result = slipway("serve", "nothing", option, value)
+    assert (result.code, "Traceback" in result.err) == (2, False)
+    assert option in result.err or "SLIPWAY_HOST is wrong" in result.err
 
 
 def test_the_server_does_not_start_with_an_invalid_setting(odd_bundle: Path) -> None:
