@@ -51,10 +51,8 @@ def changed_rows(rows: pd.DataFrame, replaced: Mapping[str, Sequence[Ids]]) -> d
         values[name] = values[name].map(lambda value: value.tobytes() if isinstance(value, np.ndarray) else value)
     before = values.shift()
     differs = ((values != before) & ~(values.isna() & before.isna())).any(axis=1)
-    changed: Mapping[str, pd.Series[int]] = dict(
-        iter(rows[differs & rows[ROW_ID].duplicated()].groupby(DELIVERY)[ROW_ID])
-    )
-    counts = {name: np.isin(ids, np.concatenate(replaced.get(name, [NO_IDS]))).sum() for name, ids in changed.items()}
+    changed = rows[differs & rows[ROW_ID].duplicated()].groupby(DELIVERY)[ROW_ID]
+    counts = {str(name): np.isin(ids, np.concatenate(replaced.get(str(name), [NO_IDS]))).sum() for name, ids in changed}
     return {name: int(number) for name, number in counts.items() if number}
 
 
@@ -129,7 +127,8 @@ class SortedRows:
             _Order.of(rows, self._time).take(np.arange(-self._rows % SAMPLE_STEP, len(rows), SAMPLE_STEP))
         )
         self._versions.add(part.replaced, self._rows)
-        self._replaced.setdefault(part.name, []).append(part.replaced)
+        if len(part.replaced):
+            self._replaced.setdefault(part.name, []).append(part.replaced)
         self._rows += len(rows)
 
     def write(self, path: Path) -> tuple[int, dict[str, int]]:
