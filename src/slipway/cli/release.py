@@ -103,13 +103,21 @@ def promote(
             help="Digest of the batch image, whose tag ends in -batch. Default: release no batch image.",
         ),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            envvar="SLIPWAY_AGAIN",
+            help="Release an image even if production was rolled back from it. Default: exit 1 for such an image.",
+        ),
+    ] = False,
 ) -> None:
     """Release the candidate to an environment: push a commit to `main` of origin.
 
     Reads build/release/, origin and, if one is configured, the model registry. The commit changes the file in
     kustomize/ that sets the image of the environment. For production, the commit also changes champion.dvc, dvc.lock
-    and metrics/. Exits 1 if another model was released after the candidate was made, or if origin rejects the push.
-    Exits 0 without a commit if this image is already live in the environment.
+    and metrics/. Exits 1 if another model was released after the candidate was made, if production was rolled back from
+    this image, or if origin rejects the push. Exits 0 without a commit if this image is already live in the
+    environment. In a workflow, writes `released` (true or false) to GITHUB_OUTPUT: whether it made a commit.
     """
     from slipway.release.component import BATCH, Image
     from slipway.release.promote import promote as release
@@ -117,7 +125,8 @@ def promote(
     params = read_params()
     image = _image(params, name, tag, digest)
     batch = Image(image.name, image.tag + BATCH, batch_digest) if batch_digest else None
-    commit = release(environment, image, params, os.environ, batch)
+    commit = release(environment, image, params, os.environ, batch, again)
+    output({"released": str(commit is not None).lower()})
     say("promote", f"{image.tag} is live in {environment}: {commit or 'nothing to do'}")
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,11 +25,12 @@ SETTING = "params.yaml: `ingest.format`"
 DIGITS = 20
 """Number of digits of the version number in the name of a delivery. Delta Lake's log files also have 20 digits."""
 APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
-CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE", "REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE")
-"""Operations that change or remove rows that were delivered before.
-
-Other operations, such as OPTIMIZE, do not change rows.
+CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE")
+"""Operations that change or remove rows that were delivered before. Their files do not show it: a deletion vector
+removes rows from a file that stays.
 """
+REWRITES = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END")
+"""Operations that rewrite or remove files, but change no rows. The files of all other operations show what they do."""
 FILES_ADDED = ("num_added_files", "numFiles", "numAddedFiles")
 
 
@@ -53,13 +54,16 @@ class DeltaSource:
         known = {name: file for name, file in self._taken.items() if self._version(file) is not None}
         newest = max((self._version(file) or 0 for file in known.values()), default=-1)
         if history and min(history) > newest + 1:
-            raise self._gone(newest + 1)
+            raise self._gone(newest + 1, min(history))
         deliveries, not_taken = dict(known), {}
         for version in sorted(version for version in history if version > newest):
             entry = history[version]
-            if reason := _why_not(entry):
-                not_taken[f"version {version} of {self.address}"] = reason
-            elif _adds_files(entry):
+            effect = self._effect(entry)
+            if effect == "changes":
+                not_taken[f"version {version} of {self.address}"] = (
+                    f"{entry['operation']} changes or removes rows that were delivered before"
+                )
+            elif effect == "adds":
                 name = f"{self._prefix}{version:0{DIGITS}}"
                 deliveries[name] = f"{name}.parquet"
         return Listing(deliveries, not_taken)
@@ -102,8 +106,29 @@ class DeltaSource:
         found = re.fullmatch(rf"{re.escape(self._prefix)}(\d{{{DIGITS}}})(\.parquet)?", name)
         return int(found[1]) if found else None
 
-    def _gone(self, version: int) -> InputError:
-        name = f"{self._prefix}{version:0{DIGITS}}.parquet"
+    def _effect(self, entry: Mapping[str, Any]) -> Literal["adds", "changes", "none"]:
+        """Return whether a table version only adds rows, changes or removes rows, or does neither."""
+        operation, version = str(entry.get("operation")), int(entry["version"])
+        if operation in CHANGES or (version and _replaces_rows(entry)):
+            return "changes"
+        if operation in REWRITES:
+            return "none"
+        metrics = entry.get("operationMetrics") or {}
+        counts = [int(metrics[name]) for name in FILES_ADDED if name in metrics]
+        if operation in APPENDS and counts:
+            return "adds" if max(counts) else "none"
+        before, after = self._files(version - 1) if version else set(), self._files(version)
+        if before - after:
+            return "changes"
+        return "adds" if after - before else "none"
+
+    def _files(self, version: int) -> set[str]:
+        with delta_errors(self.address, SETTING):
+            return {*_open(self.address, version).file_uris()}
+
+    def _gone(self, version: int, until: int | None = None) -> InputError:
+        """Return the error for a version without files. All versions up to `until` have no files."""
+        name = f"{self._prefix}{version if until is None else until:0{DIGITS}}.parquet"
         return InputError(
             f"Version {version} of {self.address} was vacuumed, so the rows that it added cannot be read; write the "
             f"rows that are missing in data/ to data/{name}, and record them with `dvc add data`."
@@ -153,18 +178,10 @@ def _open(address: str, version: int | None = None) -> "DeltaTable":
     return DeltaTable(address, version=version)
 
 
-def _why_not(entry: Mapping[str, Any]) -> str | None:
-    """Return why a table version is not a delivery, or None if the version only adds rows or changes no rows."""
-    operation = str(entry.get("operation"))
-    mode = str((entry.get("operationParameters") or {}).get("mode", "Append"))
-    changes = operation in CHANGES or (operation == "WRITE" and mode == "Overwrite" and entry["version"] > 0)
-    return f"{operation} changes or removes rows that were delivered before" if changes else None
-
-
-def _adds_files(entry: Mapping[str, Any]) -> bool:
-    metrics = entry.get("operationMetrics") or {}
-    counts = [int(metrics[name]) for name in FILES_ADDED if name in metrics]
-    return entry.get("operation") in APPENDS and (not counts or max(counts) > 0)
+def _replaces_rows(entry: Mapping[str, Any]) -> bool:
+    """Return whether a version that writes rows also removes the rows that the table had before."""
+    parameters = entry.get("operationParameters") or {}
+    return "Overwrite" in parameters.get("mode", "") or parameters.get("outputMode") == "Complete"
 
 
 def _file_name(path: str) -> str:

@@ -7,6 +7,7 @@ unreachable objects in the repository.
 
 import base64
 import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,15 @@ GIT_TIMEOUT_SECONDS = 300.0
 """
 CHARTS_GIT_TIMEOUT_SECONDS = 30.0
 """Time limit of one git command on a branch that contains only charts."""
+EFFECTIVE = re.compile(
+    r"[@#](?=\w)|\bGH(?=-\d)|/(issues|pull|discussions)/(?=\d)"
+    r"|\[(?=(skip|no) ci\]|ci skip\]|skip actions\]|actions skip\])|\bskip-checks:",
+    re.IGNORECASE,
+)
+"""Matches the start of each text that has an effect in a commit message on GitHub: it mentions a person, closes an
+issue, or skips workflows.
+"""
+ZERO_WIDTH = "\u200b"
 PROTECTED = ("protected branch", "GH006", "GH013", "rule violations", "pre-receive hook declined")
 """Words that GitHub and other servers print if a rule of the repository refuses a push."""
 REFUSED = (
@@ -98,7 +108,10 @@ class _Clone:
         return sorted(line.split("\t")[1].removeprefix("refs/heads/") for line in listed.splitlines())
 
     def commit(self, base: Snapshot | None, files: Files, message: str) -> str:
-        """Write a commit on top of `base`, or a commit without a parent if `base` is None."""
+        """Write a commit on top of `base`, or a commit without a parent if `base` is None.
+
+        The message can contain names from data, so nothing in it has an effect on GitHub.
+        """
         index = pygit2.Index()
         if base:
             index.read_tree(base.commit.tree)
@@ -109,7 +122,8 @@ class _Clone:
                 mode = index[path].mode if path in index else pygit2.enums.FileMode.BLOB
                 index.add(pygit2.IndexEntry(path, self.repository.create_blob(content), mode))
         tree, parents = index.write_tree(self.repository), [base.commit.id] if base else []
-        return str(self.repository.create_commit(None, self.author, self.author, message, tree, parents))
+        inert = EFFECTIVE.sub(lambda found: f"{found[0]}{ZERO_WIDTH}", message)
+        return str(self.repository.create_commit(None, self.author, self.author, inert, tree, parents))
 
     def push(self, commit: str, branch: str) -> str | None:
         """Push a commit to a branch. Return None on success, else everything that git printed."""

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
@@ -20,6 +21,12 @@ ESCAPED_QUOTE = b'\\"'
 """A quote after a backslash. RFC 4180 allows such a quote only at the end of a value, but Spark also writes it inside a
 value.
 """
+TEXT_AFTER_QUOTE = re.compile(rb'"(?:(?<=[^,\n"]")|(?<=[,\n]")")(?:"")*(?!["\r\n,]|[ \t]+[\r\n,])')
+"""Matches a value such as `"two" words`, whose quotes Arrow drops without an error. It also matches a few valid values,
+such as `5" pipe`, so `_check_records` decides.
+"""
+END_OF_DOS = b"\x1a"
+"""Ctrl-Z, with which some old programs end a text file."""
 MOST_BYTES = 64_000_000
 """Maximum size in bytes of a line, of a quoted value and of adjacent blank lines. A larger size means an unclosed
 quote, or a compressed file that was made to fill the memory.
@@ -42,7 +49,8 @@ class Rows:
 def read_csv(stream: IO[bytes], where: str, block_bytes: int) -> Iterator[Rows]:
     """Yield the records of a file in blocks of about `block_bytes` bytes.
 
-    Raises InputError if the file is empty, truncated or not UTF-8, or if its lines end with CR alone.
+    Raises InputError if the file is empty, truncated or not UTF-8, if its lines end with CR alone, or if its quotes do
+    not follow RFC 4180.
     """
     blocks = _blocks(stream, where, block_bytes)
     header, first_block = _header(next(blocks, b""), where)
@@ -77,7 +85,9 @@ def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
             is_first = False
         if block.count(QUOTE) % 2:
             block += b"".join(_until_closed(stream, where))
-        if not block.endswith(b"\n"):
+        if block == END_OF_DOS or block.endswith(b"\n" + END_OF_DOS):
+            block = block.removesuffix(END_OF_DOS)
+        if block and not block.endswith(b"\n"):
             raise _without_line_end(block, where)
         block = blank + block
         end = _end_of_records(block)
@@ -163,15 +173,16 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
         )
     except (csv.Error, pa.ArrowInvalid) as error:
         raise InputError(f"{where} is not CSV ({error}); deliver it again.") from None
-    if block.count(b"\n") != len(table) + len(malformed) or ESCAPED_QUOTE in block:
+    is_doubtful = QUOTE in block and (ESCAPED_QUOTE in block or TEXT_AFTER_QUOTE.search(content))
+    if is_doubtful or block.count(b"\n") != len(table) + len(malformed):
         _check_records(content, before - 1, len(table) + len(malformed), where)
     return table, malformed
 
 
 def _check_records(content: bytes, before: int, count: int, where: str) -> None:
-    """Raise InputError if a quote is not closed, or if a value without quotes contains a line break.
+    """Raise InputError if a quote is not closed or ends before its value, or if a line break is not in quotes.
 
-    Without this check, rows would be lost.
+    Without this check, rows or quotes would be lost.
     """
     row = 0
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))
@@ -183,6 +194,11 @@ def _check_records(content: bytes, before: int, count: int, where: str) -> None:
             raise InputError(
                 f"{where}, row {before + row + 1}: a quote in a value has a backslash before it; write such a quote "
                 "twice, as RFC 4180 defines it (in Spark with the option `escape` = '\"')."
+            ) from None
+        if "expected after" in str(error):
+            raise InputError(
+                f"{where}, row {before + row + 1}: text follows the closing quote of a value; write a quote in a value "
+                "twice, as RFC 4180 defines it."
             ) from None
         raise InputError(
             f"{where}, row {before + row + 1}: a quote is not closed, or a line break is not in quotes ({error}); "

@@ -37,6 +37,7 @@ IN_WORDS = {  # maps the name of a pandera check to the reason for a row that fa
 
 
 LARGEST = float(np.finfo(np.float32).max)
+DOUBLE_BYTES = 8
 
 MOST_VALUES, FEW_VALUES = 30, 5
 """A reason lists at most 30 allowed values. If more than 30 values are allowed, the reason lists 5 values and the
@@ -284,12 +285,12 @@ def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], 
 
 
 def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
-    """Yield a fault for each number that is too large for float32, if its column is a feature.
+    """Yield a fault for each number that is too large for float32, if its column is a feature or has such a type.
 
     The model and the server would read such a number as infinite.
     """
-    for name in model.FEATURES:
-        if name in typed and typed[name].dtype.kind == "f":
+    for name in typed:
+        if typed[name].dtype.kind == "f" and (name in model.FEATURES or typed[name].dtype.itemsize < DOUBLE_BYTES):
             large = typed.index[(typed[name].abs() > LARGEST).to_numpy()]
             if len(large):
                 yield fault_table(large, f"{name} is beyond single precision ({LARGEST:.4g})")

@@ -15,7 +15,7 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +65,8 @@ large.
 """
 UNPACKED_BYTES = 1_000_000_000
 """Maximum size in bytes of a Parquet file inside a compressed file. Such a Parquet file is unpacked into memory."""
+PACKED_BYTES = 64 * 1024
+"""Number of bytes of a compressed file that are decompressed at a time."""
 BATCH_BYTES = 256_000_000
 """Maximum size of the rows that are in memory at a time, in bytes."""
 
@@ -237,7 +239,8 @@ def _read_csv(stream: IO[bytes], where: str) -> Iterator[Chunk]:
 
 def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
     content = pa.BufferReader(source) if isinstance(source, bytes) else source
-    with pq.ParquetFile(content, page_checksum_verification=True) as file:
+    # Spark writes timestamps as 96 bits. As nanoseconds, the year 9999 would silently become the year 1816.
+    with pq.ParquetFile(content, page_checksum_verification=True, coerce_int96_timestamp_unit="us") as file:
         names = file.schema_arrow.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -290,11 +293,9 @@ def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
                 with gzip.GzipFile(fileobj=file) as content:
                     yield content
             case ".bz2":
-                with bz2.BZ2File(file) as content:
-                    yield content
+                yield io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
             case ".xz":
-                with lzma.LZMAFile(file) as content:
-                    yield content
+                yield io.BufferedReader(_Streams(file, lzma.LZMADecompressor))
             case ".zst":
                 yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"))
             case ".zip":
@@ -302,6 +303,45 @@ def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
                     yield content
             case _:
                 yield file
+
+
+class _Streams(io.RawIOBase):
+    """The content of a file with one or more compressed streams, as parallel compressors write them.
+
+    Python's own readers of bz2 and xz end without an error at a damaged stream after the first, so its rows would be
+    lost. This reader raises the error of the decompressor.
+    """
+
+    def __init__(self, file: IO[bytes], start: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
+        self._file, self._start = file, start
+        self._stream = start()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = b""
+        while not content:
+            packed = b""
+            if self._stream.eof:
+                packed = self._next_stream(self._stream.unused_data)
+                if not packed:
+                    return 0
+                self._stream = self._start()
+            elif self._stream.needs_input:
+                packed = self._file.read(PACKED_BYTES)
+                if not packed:
+                    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            content = self._stream.decompress(packed, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _next_stream(self, packed: bytes) -> bytes:
+        """Return the start of the next stream, or no bytes at the end of the file. Zeros may lie between streams."""
+        packed = packed.lstrip(b"\0")
+        while not packed and (read := self._file.read(PACKED_BYTES)):
+            packed = read.lstrip(b"\0")
+        return packed
 
 
 def _only_file(archive: zipfile.ZipFile, where: str) -> IO[bytes]:

@@ -1,6 +1,7 @@
 """Check the columns of a delivery, and find the cause if the columns do not fit the schema."""
 
 import csv
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ NOT_CSV = {
     "<": "is HTML or XML instead of CSV; deliver it as CSV or Parquet",
 }
 """The first characters of files in other formats, each with the cause and the fix for the message."""
+INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf")
+"""Unicode categories of spaces and of invisible characters."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -74,14 +77,33 @@ def _causes(
     chunk: Chunk, model: Model, unknown: Sequence[str], missing: Sequence[str], *, refused: bool
 ) -> Iterator[str]:
     """Yield the possible causes of a wrong header, each with the fix. The most likely cause is first."""
+    folded = {_folded(name): name for name in missing}
     for name in unknown:
-        if name.strip() in missing:
-            kind = "a no-break space" if "\xa0" in name else "a space"
-            yield f"has the column {name!r} with {kind} around its name; remove such spaces from the file"
-        if name.lower() in {each.lower() for each in missing}:
-            yield f"has the column {name}, whose name has another case in src/model/schema.py; use the same case"
+        if meant := folded.get(_folded(name)):
+            yield f"has the column {name!r}{_difference(name, meant)}"
     if refused:
         yield from _causes_of_refusal(chunk, model, unknown, missing)
+
+
+def _folded(name: str) -> str:
+    """Return a name without the differences that people do not see or do not mean.
+
+    These are spaces, invisible characters, upper and lower case, and the form in which Unicode encodes an accent.
+    """
+    visible = (each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) not in INVISIBLE)
+    return unicodedata.normalize("NFKC", "".join(visible).casefold())
+
+
+def _difference(name: str, meant: str) -> str:
+    """Return how a name in a header differs from the name in the schema, and what to do."""
+    if name.strip() == meant:
+        kind = "a no-break space" if "\xa0" in name else "a space"
+        return f" with {kind} around its name; remove such spaces from the file"
+    if name.lower() == meant.lower():
+        return ", whose name has another case in src/model/schema.py; use the same case"
+    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", meant):
+        return ", whose accents src/model/schema.py encodes in another Unicode form; use the same form, such as NFC"
+    return f", but src/model/schema.py has {meant!r}; use exactly this name"
 
 
 def _causes_of_refusal(chunk: Chunk, model: Model, unknown: Sequence[str], missing: Sequence[str]) -> Iterator[str]:

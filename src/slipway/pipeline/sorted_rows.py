@@ -6,7 +6,7 @@ step has all rows or all ids in memory.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from slipway.contract import Model
 from slipway.pipeline.columns import DELIVERY, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.parquet import TableWriter
-from slipway.pipeline.row_ids import Ids
+from slipway.pipeline.row_ids import NO_IDS, Ids
 from slipway.pipeline.row_versions import NewestVersions, Versions
 
 BATCH_ROWS = 32 * 1024
@@ -40,15 +40,20 @@ def named_rows(part: Delivery) -> pa.Table:
     return rows.add_column(rows.column_names.index(ROW_ID), DELIVERY, pa.repeat(part.name, len(rows)))
 
 
-def changed_rows(rows: pd.DataFrame) -> dict[str, int]:
-    """Return for each delivery the number of rows whose values differ from the row that they replace."""
+def changed_rows(rows: pd.DataFrame, replaced: Mapping[str, Sequence[Ids]]) -> dict[str, int]:
+    """Return for each delivery the number of rows whose values differ from the row that they replace.
+
+    `replaced` has the ids of these rows for each delivery. A row that follows a deleted row replaces nothing.
+    """
     rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
     values = rows.drop(columns=[DELIVERY, ROW_ID])
     for name in [name for name in values if str(values[name].dtype) == "object"]:  # pandas cannot compare arrays
         values[name] = values[name].map(lambda value: value.tobytes() if isinstance(value, np.ndarray) else value)
     before = values.shift()
     differs = ((values != before) & ~(values.isna() & before.isna())).any(axis=1)
-    return dict(Counter(rows[DELIVERY][differs & rows[ROW_ID].duplicated()]))
+    changed = rows[differs & rows[ROW_ID].duplicated()].groupby(DELIVERY)[ROW_ID]
+    counts = {str(name): np.isin(ids, np.concatenate(replaced.get(str(name), [NO_IDS]))).sum() for name, ids in changed}
+    return {name: int(number) for name, number in counts.items() if number}
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class SortedRows:
         self._rows = 0
         self._sample: list[_Order] = []
         self._versions = Versions()
+        self._replaced: dict[str, list[Ids]] = {}
 
     def add(self, part: Delivery) -> None:
         """Add the accepted rows of a part. A list of keys deletes rows of earlier deliveries instead.
@@ -121,6 +127,8 @@ class SortedRows:
             _Order.of(rows, self._time).take(np.arange(-self._rows % SAMPLE_STEP, len(rows), SAMPLE_STEP))
         )
         self._versions.add(part.replaced, self._rows)
+        if len(part.replaced):
+            self._replaced.setdefault(part.name, []).append(part.replaced)
         self._rows += len(rows)
 
     def write(self, path: Path) -> tuple[int, dict[str, int]]:
@@ -137,7 +145,7 @@ class SortedRows:
             self._divide(versions, sorted_files, repeated_files)
         changed: Counter[str] = Counter()
         for rows in repeated_files.read():
-            changed.update(changed_rows(rows.to_pandas()))
+            changed.update(changed_rows(rows.to_pandas(), self._replaced))
         number = 0
         with TableWriter(path) as writer:
             for rows in sorted_files.read():

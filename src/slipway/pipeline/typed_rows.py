@@ -37,6 +37,7 @@ WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 FIRST_INEXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
 """For each type, the smallest whole number that may be the result of rounding a different number."""
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+INT64 = np.iinfo(np.int64)
 Mask = NDArray[np.bool_]
 
 
@@ -124,7 +125,9 @@ def type_in_words(dtype: DataType) -> str:
     if is_float(dtype):
         return "a number"
     if is_int(dtype):
-        return "a whole number of at most 64 bits"
+        low, high = _int_range(dtype)
+        is_short = high < INT64.max
+        return f"a whole number from {low} to {high}" if is_short else "a whole number of at most 64 bits"
     if is_bool(dtype):
         return "true or false"
     if is_datetime(dtype) and getattr(dtype, "tz", None) and _has_no_format(dtype):
@@ -163,7 +166,7 @@ def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask 
     if is_float(column.dtype):
         return _numbers_of_text(values) if text else _numbers(values, batch, name)
     if is_int(column.dtype):
-        return _whole_numbers(values, batch, name)
+        return _within_type(*_whole_numbers(values, batch, name), column.dtype)
     if is_bool(column.dtype):
         return _booleans(values, batch, name)
     if is_datetime(column.dtype):
@@ -237,6 +240,27 @@ def _whole_numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array,
         numbers = pa.array([_as_int64(value) for value in whole.to_pylist()], pa.int64())
     wrong = pc.and_(values.is_valid(), numbers.is_null())
     return numbers, _mask(wrong) if pc.any(wrong).as_py() else None
+
+
+def _within_type(numbers: pa.Array, wrong: Mask | None, dtype: DataType) -> tuple[pa.Array, Mask | None]:
+    """Also mark the numbers that the declared type cannot store, such as 300 in a column of `uint8`.
+
+    NumPy would silently store another number.
+    """
+    low, high = _int_range(dtype)
+    if (low, high) == (INT64.min, INT64.max):
+        return numbers, wrong
+    fits = pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, high))
+    beyond = _mask(pc.invert(fits))
+    if not beyond.any():
+        return numbers, wrong
+    return pc.if_else(fits, numbers, None), beyond if wrong is None else beyond | wrong
+
+
+def _int_range(dtype: DataType) -> tuple[int, int]:
+    """Return the smallest and the largest whole number that a column of this type stores, within 64 signed bits."""
+    stored = np.iinfo(getattr(dtype.type, "numpy_dtype", dtype.type))
+    return int(stored.min), min(int(stored.max), INT64.max)
 
 
 def _as_int64(value: Any) -> int | None:
@@ -346,7 +370,10 @@ def _as_pandas(values: pa.Array, dtype: DataType) -> "pd.Series[Any]":
         whole = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         return whole.astype(dtype.type) if hasattr(dtype.type, "na_value") else whole.fillna(0).astype(dtype.type)
     series: pd.Series[Any] = values.to_pandas()
-    return series if series.dtype == dtype.type else dtype.try_coerce(series)
+    if series.dtype == dtype.type:
+        return series
+    with np.errstate(over="ignore"):  # a number beyond the type becomes infinite, and then gets a fault
+        return dtype.try_coerce(series)
 
 
 def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from slipway import artifacts
-from slipway.artifacts import DeliveryCounts, Validation
+from slipway.artifacts import DeliveryCounts, Validation, listed
 from slipway.config import Params, Validate
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
@@ -113,6 +113,12 @@ def find(folder: Path, model: Model) -> Found:
 def _check(
     paths: Mapping[str, Path], model: Model, rules: Validate, today: date, cache: DeliveryCache
 ) -> Iterator[Delivery]:
+    if all(lists_keys(name, rules) for name in paths):
+        folder = next(iter(paths.values())).parent
+        raise InputError(
+            f"{folder}/ has only lists of keys ({listed(list(paths))}), and no delivery with rows; run `dvc pull`, or "
+            "add the deliveries from which the lists delete rows."
+        )
     seen = SeenRows(model, rules)
     for part in read_with_key_lists(paths, model, rules, today, cache):
         yield seen.check(part)

@@ -19,17 +19,23 @@ from slipway.release.history import (
     release_file,
     releases,
     require_component,
+    rollbacks,
 )
 
 
 def promote(
-    environment: str, image: Image, params: Params, environ: Mapping[str, str], batch: Image | None = None
+    environment: str,
+    image: Image,
+    params: Params,
+    environ: Mapping[str, str],
+    batch: Image | None = None,
+    again: bool = False,
 ) -> str | None:
     """Release the candidate to an environment as `image`. Return the commit, or None if the image is already live.
 
     `batch` is the image that scores files with the candidate. A release to production also makes the candidate the
-    champion. Raises CheckFailed if the champion has changed since the candidate was evaluated, or if the commit cannot
-    be pushed.
+    champion. Raises CheckFailed if the champion has changed since the candidate was evaluated, if production was rolled
+    back from this image and `again` is false, or if the commit cannot be pushed.
     """
     if _runs(tip(environ), environment, image, batch):
         return None
@@ -42,6 +48,8 @@ def promote(
         if _runs(now, environment, image, batch):
             return {}
         require_component(now, environment)
+        if environment == PRODUCTION and not again:
+            _refuse_withdrawn(list(releases(now, environment)), image)
         files = {release_file(environment): render(Deployed(image, provenance, version, batch))}
         return files | (_candidate_files(now, made_of, candidate) if environment == PRODUCTION else {})
 
@@ -96,6 +104,19 @@ def roll_back(
 def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) -> bool:
     deployed = live(now, environment)
     return deployed is not None and deployed.image == image and batch in (None, deployed.batch)
+
+
+def _refuse_withdrawn(history: list[Release], image: Image) -> None:
+    """Raise CheckFailed if a rollback ended the last release of an image.
+
+    Without this check, a repeated job would release the model again that the first attempt of the job rolled back.
+    """
+    number = next((number for number, each in enumerate(history) if each.deployed.image == image), 0)
+    if number and number - 1 in rollbacks(history):
+        raise CheckFailed(
+            f"{image.tag} was rolled back by {history[number - 1].commit[:12]}; merge a change that gives another "
+            "bundle, or release this one with `--again` or the input `again` of the workflow Ship."
+        )
 
 
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:

@@ -1,12 +1,13 @@
 """A table of Delta Lake as the source: each version that adds rows is one delivery."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, convert_to_deltalake, write_deltalake
 
 from slipway.config import Ingest
 from slipway.errors import InputError
@@ -89,6 +90,44 @@ def test_a_version_that_changes_rows_is_reported() -> None:
     }
 
 
+def test_a_table_that_was_converted_from_parquet_files_starts_with_their_rows() -> None:
+    Path("table").mkdir()
+    pq.write_table(pa.table({"id": [1, 2], "part": [1, 0]}), "table/a.parquet")
+    convert_to_deltalake("table")
+    append(3)
+    found = source()
+    assert [*found.listing().deliveries] == NAMES[:2]
+    assert [rows(found, name) for name in NAMES[:2]] == [[1, 2], [3]]
+
+
+def rename_operation(version: int, operation: str, **parameters: str) -> None:
+    """Give a version of the table the operation that another writer, such as Spark, records for it."""
+    path = Path(f"table/_delta_log/{version:020}.json")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (info,) = (line["commitInfo"] for line in lines if "commitInfo" in line)
+    info |= {"operation": operation, "operationParameters": parameters, "operationMetrics": {}}
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def test_the_files_of_an_operation_of_another_writer_show_what_it_does() -> None:
+    append(1, 2)
+    append(3)
+    write_deltalake("table", pa.table({"id": [5], "part": [1]}), mode="overwrite")
+    append(6)
+    DeltaTable("table").alter.set_table_properties({"delta.appendOnly": "false"})
+    for version in (0, 2):
+        rename_operation(version, "CREATE OR REPLACE TABLE AS SELECT", isManaged="true")
+    rename_operation(1, "CLONE")
+    rename_operation(3, "STREAMING UPDATE", outputMode="Complete")
+    listing = source().listing()
+    assert [*listing.deliveries] == NAMES[:2]
+    words = "changes or removes rows that were delivered before"
+    assert listing.not_taken == {
+        "version 2 of table": f"CREATE OR REPLACE TABLE AS SELECT {words}",
+        "version 3 of table": f"STREAMING UPDATE {words}",
+    }
+
+
 def test_a_column_that_is_added_later_is_in_the_deliveries_from_then_on() -> None:
     append(1)
     later = pa.table({"id": [2], "part": [0], "new": ["x"]})
@@ -110,16 +149,19 @@ def test_a_vacuumed_version_fails_with_one_sentence() -> None:
         rows(found, NAMES[1])
 
 
-def test_a_log_that_starts_later_fails_with_one_sentence() -> None:
+def test_a_log_that_starts_later_names_the_file_that_replaces_all_versions_before() -> None:
     for number in range(3):
         append(number)
     DeltaTable("table").create_checkpoint()
+    append(3)
     for version in range(2):
         Path(f"table/_delta_log/{version:020}.json").unlink()
-    with pytest.raises(InputError, match=r"^Version 0 of table was vacuumed"):
+    advice = rf"write the rows that are missing in data/ to data/{NAMES[2]}\.parquet"
+    with pytest.raises(InputError, match=rf"^Version 0 of table was vacuumed, .*{advice}"):
         source().listing()
-    Path(f"data/{NAMES[1]}.parquet").write_text("")
-    assert [*source().listing().deliveries] == NAMES[1:]
+    Path(f"data/{NAMES[2]}.parquet").write_text("")
+    assert [*source().listing().deliveries] == [NAMES[2], "00000000000000000003"]
+    assert rows(source(), "00000000000000000003") == [3]
 
 
 @pytest.mark.parametrize("address", ["missing", "data", "s3://127.0.0.1:1/nothing"])

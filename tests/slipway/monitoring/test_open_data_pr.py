@@ -22,7 +22,7 @@ from slipway.contract import load_model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 from slipway.integrations.actions import WorkflowRun
-from slipway.integrations.git import branches, create_branch
+from slipway.integrations.git import branches, create_branch, tip
 from slipway.integrations.github import connect, find_checked_run
 from slipway.integrations.github_comments import CommentText
 from slipway.integrations.pull_requests import open_pull
@@ -83,6 +83,22 @@ def test_names_of_deliveries_and_columns_have_no_markup_in_pull_requests_and_iss
     )
     alarm = alert_issue.Finding(f"decay on {HOSTILE}", alarm=True, reason=HOSTILE)
     assert alert_issue.as_markdown(alarm) == f"- **decay on {ESCAPED}**: {ESCAPED}"
+
+
+def test_names_in_a_commit_message_have_no_effect_on_github(work: Repository, github: GitHub) -> None:  # noqa: F811
+    assert work
+    names = (
+        "@team closes #1, fixes your-team/houses#12, resolves GH-7, [skip ci], [Actions Skip], skip-checks: true, "
+        "closes https://github.com/your-team/houses/issues/1"
+    )
+    create_branch(BRANCH, lambda _: {"data.dvc": b"first\n"}, f"Ingest {names}\n\nIgnored column: {names}.\n", {})
+    open_pull(BRANCH, github.variables(), as_markdown)
+    pull, message = github.state.pulls["1"], tip({}, BRANCH).commit.message
+    assert message.replace("\u200b", "") == f"Ingest {names}\n\nIgnored column: {names}.\n"
+    acts = re.compile(r"@\w|#\d|GH-\d|issues/\d|\[(skip ci|actions skip)\]|skip-checks: *true", re.IGNORECASE)
+    assert [found[0] for text in (message, pull["title"]) for found in acts.finditer(text)] == []
+    assert [found[0] for found in acts.finditer(pull["body"])] == ["skip-checks: true", "issues/1"]
+    assert "https:\u200b//" in pull["body"]
 
 
 def test_the_text_of_a_pull_request_is_as_long_as_github_allows(work: Repository, github: GitHub) -> None:  # noqa: F811

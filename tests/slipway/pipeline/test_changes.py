@@ -13,6 +13,7 @@ import model
 from slipway.artifacts import VALIDATED, Validation
 from slipway.config import Validate
 from slipway.contract import Model
+from slipway.errors import InputError
 from slipway.pipeline.deliveries import read_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.validate import accepted_rows, check_deliveries
@@ -88,11 +89,25 @@ class TestColumns:
         assert [part.columns.missing for part in parts] == [("new",), ()]
         assert accepted_rows(parts)["new"].isna().tolist() == [True, False]
 
-    def test_a_misspelled_nullable_column_is_an_error(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("New é", "whose name has another case"),
+            (" new é", "with a space around its name"),
+            ("new e\u0301", "whose accents src/model/schema.py encodes in another Unicode form"),
+            ("New é ", "but src/model/schema.py has 'new é'; use exactly this name"),
+            ("newé", "but src/model/schema.py has 'new é'"),
+            ("\ufeffnew é", r"'\\ufeffnew é', but src/model/schema.py has 'new é'"),
+            ("new\u200b é", r"'new\\u200b é', but src/model/schema.py has 'new é'"),
+        ],
+    )
+    def test_a_misspelled_nullable_column_is_an_error(self, tmp_path: Path, name: str, words: str) -> None:
         """Otherwise all of its values would be lost."""
-        schema = pa.DataFrameSchema({"id": pa.Column(str), "y": pa.Column(float), "new": pa.Column(str, nullable=True)})
-        (tmp_path / "a.csv").write_text("id,y,New\na,1,x\n")
-        with pytest.raises(Exception, match="has the column New, whose name has another case"):
+        schema = pa.DataFrameSchema(
+            {"id": pa.Column(str), "y": pa.Column(float), "new é": pa.Column(str, nullable=True)}
+        )
+        (tmp_path / "a.csv").write_text(f"id,y,{name}\na,1,x\n")
+        with pytest.raises(InputError, match=rf"a\.csv has the column .*{words}"):
             list(check_deliveries(tmp_path, keyed(schema), RULES, TODAY))
 
 

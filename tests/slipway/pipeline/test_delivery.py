@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import re
@@ -151,6 +152,42 @@ def test_a_quoted_value_may_be_long_and_end_in_a_backslash(tmp_path: Path) -> No
     )
     (chunk,) = read_chunks(path)
     assert chunk.table["text"].to_pylist() == values
+
+
+@pytest.mark.parametrize("value", ['"two" words', '"a "quoted" word"', '""two""', '"two""" words'])
+def test_text_after_a_closing_quote_is_refused(tmp_path: Path, value: str) -> None:
+    """Arrow would drop the quotes without an error."""
+    path = tmp_path / "x.csv"
+    path.write_text(f"id,c\n1,fine\n2,{value}\n")
+    with pytest.raises(InputError, match=r"x.csv, row 3: text follows the closing quote of a value; write a quote"):
+        list(read_chunks(path))
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('5" pipe', '5" pipe'),
+        ('"5"" pipe"', '5" pipe'),
+        ('"""two"" words"', '"two" words'),
+        ('"one,""two"""', 'one,"two"'),
+        ('""', None),
+    ],
+)
+def test_a_quote_inside_a_value_is_kept(tmp_path: Path, written: str, value: str | None) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f'id,c\n1,{written}\n2,"{{""a"": 1}}"\n3,6" and 7"\n')
+    (chunk,) = read_chunks(path)
+    assert chunk.table["c"].to_pylist() == [value, '{"a": 1}', '6" and 7"']
+
+
+@pytest.mark.parametrize("block", [8, csv_records.MOST_BYTES])
+def test_a_file_may_end_with_control_z(block: int) -> None:
+    content = b"id,c\n1,a\n2,b\n"
+    for ending in (b"\x1a", b"\n\n\x1a"):
+        read = list(csv_records.read_csv(io.BytesIO(content + ending), "x.csv", block))
+        assert [row for each in read for row in each.table["id"].to_pylist()] == ["1", "2"]
+    with pytest.raises(InputError, match="truncated"):
+        list(csv_records.read_csv(io.BytesIO(content + b"3,\x1a"), "x.csv", block))
 
 
 def test_a_quote_after_a_backslash_is_refused_inside_of_a_value(tmp_path: Path) -> None:
@@ -398,6 +435,30 @@ def test_damage_inside_of_parquet_is_found(tmp_path: Path, sound: bytes, damaged
         list(read_chunks(path))
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("damage", ["none", "zeros", "damaged", "truncated", "garbage"])
+def test_no_stream_of_a_compressed_file_is_lost(
+    tmp_path: Path, faulty: pd.DataFrame, compress: Callable[[bytes], bytes], damage: str
+) -> None:
+    """Parallel compressors write a file as several streams, one after the other."""
+    lines = text(faulty).splitlines(keepends=True)
+    first, second = compress(b"".join(lines[:9])), compress(b"".join(lines[9:]))
+    endings = {
+        "none": second,
+        "zeros": second + b"\0" * 512,
+        "damaged": second[:3] + b"\xff" * 20 + second[23:],
+        "truncated": second[:-5],
+        "garbage": second + b"more",
+    }
+    path = tmp_path / "b.csv.packed"
+    path.write_bytes(first + endings[damage])
+    if damage in ("none", "zeros"):
+        assert sum(len(chunk.rows) for chunk in read_chunks(path)) == len(faulty)
+        return
+    with pytest.raises(InputError, match="is truncated or damaged"):
+        list(read_chunks(path))
+
+
 HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "semicolons": (lambda b: b.replace(b",", b";"), "is separated by semicolons instead of commas"),
     "spaces": (lambda b: b.replace(b",", b", "), "has the column ' price' with a space around its name"),
@@ -417,7 +478,7 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "JSON": (lambda _: b'{"price": 1}\n', "is JSON instead of CSV"),
     "HTML": (lambda _: b"<!DOCTYPE html>\n<html></html>\n", "is HTML or XML instead of CSV"),
     "Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of Git LFS"),
-    "case": (lambda b: b.replace(b"price", b"Price", 1), "has the column Price, whose name has another case"),
+    "case": (lambda b: b.replace(b"price", b"Price", 1), "has the column 'Price', whose name has another case"),
     "index": (
         lambda b: (
             b"\n".join(b"%d,%b" % (n, line) if n else b"," + line for n, line in enumerate(b.split(b"\n")[:-1])) + b"\n"

@@ -111,6 +111,26 @@ def test_a_later_delivery_may_deliver_the_key_again(slipway: Run, listed: pd.Dat
         assert ((prices == 77777).sum(), (prices == 88888).sum()) == (6, 2)
 
 
+def test_a_row_that_follows_a_deleted_row_is_no_change_of_that_row(slipway: Run, listed: pd.DataFrame) -> None:
+    rules("late_rows: accept", "repeated_keys: replace")
+    listed.iloc[:10].assign(price="77777").to_csv("data/1998A.csv", index=False)
+    listed.iloc[9:11].assign(price="88888").to_csv("data/1998B.csv", index=False)
+    listed.iloc[:4][KEY].to_csv("data/1998B.deleted.csv", index=False)
+    listed.iloc[3:5].assign(price="99999").to_csv("data/1998C.csv", index=False)
+    assert slipway("validate").code == 0
+    found = {name: (counts(name)["replaced"], counts(name)["changed"]) for name in ("1998A", "1998B", "1998C")}
+    assert found == {"1998A": (0, 0), "1998B": (1, 1), "1998C": (1, 1)}
+
+
+def test_lists_of_keys_without_a_delivery_are_an_error(slipway: Run, listed: pd.DataFrame) -> None:
+    assert len(listed)
+    for name in ("1997A", "1997B"):
+        Path(f"data/{name}.csv").unlink()
+    result = slipway("validate")
+    words = "data/ has only lists of keys (1997A.deleted), and no delivery with rows; run `dvc pull`, or add the"
+    assert (result.code, words in result.err) == (2, True), result.err
+
+
 def test_all_versions_of_a_corrected_row_are_deleted(slipway: Run, listed: pd.DataFrame) -> None:
     rules("repeated_keys: replace")
     listed.assign(price="77777").to_csv("data/1997A-corrected.csv", index=False)

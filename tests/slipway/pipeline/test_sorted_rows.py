@@ -150,7 +150,9 @@ def test_versions_of_rows_in_many_deliveries_give_the_newest(
     expected = expected.sort_values([*([time] if time else []), ROW_ID], ignore_index=True)
     pd.testing.assert_frame_equal(read_table(tmp_path / "sorted.parquet"), expected, check_dtype=False)
     assert number == 4 * GROUP_ROWS
-    assert changed == sorted_rows.changed_rows(every)
+    assert changed == sorted_rows.changed_rows(
+        every, {name: [ids.to_numpy()] for name, ids in every.groupby(DELIVERY)[ROW_ID]}
+    )
 
 
 def test_vectors_may_be_missing_in_all_rows_of_a_file(tmp_path: Path) -> None:

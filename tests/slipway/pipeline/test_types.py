@@ -134,6 +134,32 @@ def test_whole_numbers_may_be_written_as_pandas_writes_them_in_a_column_with_mis
     assert faults(tmp_path, model, rows(c=numbers), ".parquet") == [(row, reason) for row in (3, 5, 6, 7)]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("kind", "outside", "words"),
+    [
+        ("int32", [2**31, -(2**31) - 1], "from -2147483648 to 2147483647"),
+        ("uint8", [256, -1], "from 0 to 255"),
+        ("Int16", [40_000, -40_000], "from -32768 to 32767"),
+        ("uint64", [-1], "of at most 64 bits"),
+    ],
+)
+def test_a_whole_number_outside_of_its_declared_type_is_quarantined(
+    tmp_path: Path, kind: str, outside: list[int], words: str, suffix: str
+) -> None:
+    within = np.iinfo(kind.lower()).min
+    numbers = [*outside, within, *[7] * (199 - len(outside))]
+    found = faults(tmp_path, make({"c": pa.Column(kind)}), rows(c=numbers), suffix)
+    assert found == [(row, f"c is not a whole number {words}") for row in range(2, 2 + len(outside))]
+    (part,) = validate.check_deliveries(tmp_path, make({"c": pa.Column(kind)}), RULES, LATER)
+    assert sorted({*part.accepted["c"]}) == [within, 7]
+
+
+def test_a_target_that_becomes_infinite_in_its_declared_type_is_quarantined(tmp_path: Path) -> None:
+    model = make({"y": pa.Column("float32")})
+    assert faults(tmp_path, model, rows(y=[1e39, *[1.5] * 199])) == [(2, "y is beyond single precision (3.403e+38)")]
+
+
 @pytest.mark.parametrize(("kind", "number"), [("float64", 2**53), ("float32", 2**24)])
 def test_a_whole_number_in_the_key_that_has_lost_digits_is_an_error(tmp_path: Path, kind: str, number: int) -> None:
     model = make({"id": pa.Column(int)})
@@ -169,6 +195,14 @@ def test_a_date_beyond_the_range_of_nanoseconds_is_quarantined(tmp_path: Path) -
         data = rows().head(5).assign(at=days)
         found = faults(tmp_path, make({"at": column}), data)
         assert found == [(row, f"at is not {reason}") for row in (2, 5, 6)]
+
+
+def test_a_date_beyond_the_range_of_nanoseconds_in_96_bits_is_an_error(tmp_path: Path) -> None:
+    data = rows().head(3).assign(at=pd.Series(["2026-01-01", "9999-12-31", None], dtype="datetime64[us]"))
+    model = make({"at": pa.Column(DateTime(), nullable=True)})
+    data.to_parquet(tmp_path / "a.parquet", index=False, use_deprecated_int96_timestamps=True)
+    with pytest.raises(InputError, match=r"a\.parquet, row 3: at is not from 1678 to 2261; correct it"):
+        list(validate.check_deliveries(tmp_path, model, RULES, LATER))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -212,4 +212,4 @@ def test_a_replaced_vector_counts_as_changed() -> None:
     values = objects([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], None, [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     rows = pd.DataFrame({"embedding": values, "delivery": [*"abbab"], "row_id": [1, 1, 2, 3, 3]})
     rows["embedding"] = rows["embedding"].map(np.float32, na_action="ignore")
-    assert changed_rows(rows) == {"b": 1}
+    assert changed_rows(rows, {"b": [np.array([1, 3], dtype=np.uint64)]}) == {"b": 1}

@@ -104,6 +104,36 @@ def test_promote_is_a_no_op_when_the_image_is_already_live(work: Repository, off
     assert (tree(work), work.must("git", "rev-parse", "origin/main")) == (before, tip)
 
 
+def test_promote_tells_the_workflow_whether_it_made_a_release(
+    work: Repository, offer: Offer, slipway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed run rolls back only its own release."""
+    assert work
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    offer("one")
+    for _ in range(2):
+        promoted(slipway, STAGING, 1)
+    assert (tmp_path / "output").read_text().splitlines() == ["released=true", "released=false"]
+
+
+def test_promote_does_not_repeat_a_release_that_was_rolled_back(
+    work: Repository, offer: Offer, slipway: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As "Re-run failed jobs" of a run of Ship whose release to production failed."""
+    release(work, offer, slipway, 1, "one")
+    release(work, offer, slipway, 2, "two")
+    assert slipway("rollback", PRODUCTION).code == 0
+    before, back = tree(work), work.must("git", "rev-parse", "origin/main")[:12]
+    result = slipway("promote", PRODUCTION, *flags(2))
+    words = f"{image(2).tag} was rolled back by {back}; merge a change that gives another bundle, or release this one"
+    assert (result.code, words in result.err, tree(work)) == (1, True, before), result.err
+    promoted(slipway, STAGING, 2)
+    monkeypatch.setenv("SLIPWAY_AGAIN", "true")
+    promoted(slipway, PRODUCTION, 2)
+    monkeypatch.setenv("SLIPWAY_AGAIN", "false")
+    promoted(slipway, PRODUCTION, 2)  # it is live, so there is nothing to do
+
+
 def test_promote_fails_if_another_model_was_released_meanwhile(work: Repository, offer: Offer, slipway: Run) -> None:
     offer("one")
     promoted(slipway, PRODUCTION, 1)

@@ -317,6 +317,7 @@ def test_a_rollback_gets_a_token_that_is_younger_than_the_release() -> None:
         assert places[f"slipway deploy {name}"] < places["fresh"] < places[f"slipway rollback {name}"]
         rollback = own[places[f"slipway rollback {name}"]]
         assert fresh["if"] == f"{rollback['if']} && vars.SLIPWAY_APP_ID != ''"
+        assert "steps.promote.outputs.released == 'true'" in rollback["if"]  # not a release of an earlier run
         assert rollback["env"]["GITHUB_TOKEN"] == "${{ steps.fresh.outputs.token || github.token }}"
 
 
