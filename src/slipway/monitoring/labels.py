@@ -95,11 +95,19 @@ def columns_of_labels(model: Model) -> tuple[str, ...]:
 def read_labels(files: Mapping[str, Path]) -> Iterator[pd.DataFrame]:
     """Yield the rows of label files in chunks. `files` maps the address of each file to its local path.
 
-    The columns of CSV files are text. A line that cannot be split into columns becomes a row of missing values.
+    The columns of CSV files are text. A line that cannot be split into columns becomes a row of missing values. Raises
+    InputError if only some of the files have request ids.
     """
+    forms: dict[bool, str] = {}
     for address, path in files.items():
         for chunk in read_chunks(path, address):
             rows = chunk.table.to_pandas().replace("", None)
+            forms.setdefault(by_request(rows.columns), address)
+            if len(forms) > 1:
+                raise InputError(
+                    f"{forms[True]} has the column {REQUEST_ID}, and {forms[False]} lacks it; identify the labels of "
+                    f"all files by {REQUEST_ID}, or all by the columns of KEY."
+                )
             yield rows.reindex(range(len(rows) + len(chunk.malformed)))
 
 

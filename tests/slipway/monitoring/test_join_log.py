@@ -35,7 +35,7 @@ from slipway.monitoring.erase_log import erase
 from slipway.monitoring.join_file import MAX_LABEL
 from slipway.monitoring.join_log import Live
 from slipway.monitoring.joined_rows import deliver
-from slipway.monitoring.labels import collect, key_ids, request_ids
+from slipway.monitoring.labels import collect, key_ids, read_labels, request_ids
 from slipway.monitoring.live_performance import MAX_SLICES, UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
 from slipway.pipeline.row_ids import hash_rows
@@ -149,6 +149,16 @@ def test_labels_with_a_repeated_column_are_one_sentence(join: Join) -> None:
     labels = labels_of((1, 1, 1))
     with pytest.raises(InputError, match="The labels have the column 'price' several times; remove or rename one"):
         join([(0, area(1))], pd.concat([labels, labels[["price"]]], axis=1))
+
+
+def test_labels_by_request_id_and_by_key_are_not_mixed(tmp_path: Path) -> None:
+    """The labels of one of the two kinds would silently match nothing."""
+    tables = {"a.csv": labels_of((1, 1, 1)), "b.csv": labels_of((1, 1, 1)).assign(request_id="r-0")}
+    for name, table in tables.items():
+        table.to_csv(tmp_path / name, index=False)
+    files = {name: tmp_path / name for name in tables}
+    with pytest.raises(InputError, match=r"^b\.csv has the column request_id, and a\.csv lacks it; identify .*KEY\.$"):
+        list(read_labels(files))
 
 
 def test_request_ids_can_be_bytes() -> None:
