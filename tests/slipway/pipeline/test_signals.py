@@ -87,7 +87,7 @@ def test_signals_of_divided_and_shared_runs_are_counted(served: ServedModel) -> 
     frame = features(rows_with(False, 5), served.schema)
     given = tensors(frame, served.schema)
     runs, answered = Runs(served, Plan(max_rows=2), 1_000), []
-    job = Job(given, 5, lambda _, result: answered.append(result))
+    job = Job(given, 5, lambda result: answered.append(result))
     while job.start < job.rows:
         runs._run_part(job)
         runs._jobs.clear()
