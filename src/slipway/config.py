@@ -1,5 +1,6 @@
 """Read and check params.yaml. An invalid key or value is reported with its line."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -34,6 +35,8 @@ SAMPLE_SOURCE = "sample/source"
 """The folder with the deliveries of the sample data."""
 SCHEDULER = r"^(tcp|tls|ws|wss)://[^\s@/]+:[0-9]{1,5}$"
 DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|duckdb)(\+\w+)?://"
+MAX_WHOLE = 2**53
+"""The largest whole number that `slipway tune` tries. Larger whole numbers are rounded as floats."""
 PERIOD_DAYS = 30
 """Default number of days in a period of requests. Decay on requests is checked for each period."""
 FILE_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -504,10 +507,22 @@ class Range(Section):
             raise ValueError("`log` needs `low` above 0, and no `step`")
         if self.step is not None and (self.step <= 0 or (self.whole and not isinstance(self.step, int))):
             raise ValueError("`step` must be above 0, and a whole number if both ends are")
+        if any(isinstance(each, int) and abs(each) > MAX_WHOLE for each in (self.low, self.high, self.step)):
+            raise ValueError(f"a whole number must be at most {MAX_WHOLE:,}")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError("the range from `low` to `high` is too wide")
+        if self.step is not None and not 1 <= (self.high - self.low) / self.step <= MAX_WHOLE:
+            raise ValueError("`step` is too large or too small for the range from `low` to `high`")
         return self
 
 
-Choices = Annotated[list[bool | int | float | str | None], Field(min_length=2)]
+def _different(choices: list[Any]) -> list[Any]:
+    if len({(type(each), each) for each in choices}) < len(choices):
+        raise ValueError("a choice is in the list twice")
+    return choices
+
+
+Choices = Annotated[list[bool | int | float | str | None], Field(min_length=2), AfterValidator(_different)]
 Searched = Annotated[
     Annotated[Choices, Tag("Choices")] | Annotated[Range, Tag("Range")],
     Discriminator(lambda value: "Choices" if isinstance(value, list) else "Range"),

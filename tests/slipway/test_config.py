@@ -132,6 +132,13 @@ def test_a_split_by_group_needs_its_column(tmp_path: Path) -> None:
         ("max_iter: {low: 0, high: 20, log: true}", "`log` needs `low` above 0, and no `step`"),
         ("max_iter: {low: 1, high: 20, step: 0.5}", "`step` must be above 0, and a whole number if both ends are"),
         ("max_iter: [10]", "`tune.settings.max_iter`: list should have at least 2 items"),
+        ("max_iter: [10, 20, 10]", "`tune.settings.max_iter`: a choice is in the list twice"),
+        ("max_iter: [.nan, 1]", "`tune.settings.max_iter"),
+        ("max_iter: {low: 1, high: 10, step: 20}", "`step` is too large or too small for the range"),
+        ("learning_rate: {low: 0.0, high: 1.0, step: 1.0e-320}", "`step` is too large or too small for the range"),
+        ("learning_rate: {low: -1.0e+308, high: 1.0e+308}", "the range from `low` to `high` is too wide"),
+        (f"max_iter: {{low: 1, high: 1{400 * '0'}}}", "a whole number must be at most 9,007,199,254,740,992"),
+        (f"learning_rate: {{low: 0.5, high: 1{400 * '0'}}}", "a whole number must be at most"),
         ("max_iter: {low: 1}", "`tune.settings.max_iter.high` is missing below this line"),
     ],
 )

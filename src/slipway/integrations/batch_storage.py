@@ -1,13 +1,15 @@
 """Access the files of batch scoring: the input and the output folder, in any storage that fsspec supports."""
 
+import fcntl
 import json
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -15,10 +17,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from slipway.delivery_names import HIDDEN
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations.storage import describe_error, stamps_of, without_secrets
+from slipway.integrations.storage import describe_error, refuse_empty, stamps_of, without_secrets
 
 UNFINISHED = ".unfinished"
 """Subfolder of a local output folder, with the files that are not published yet."""
+RESULTS = ("answers", "quarantine", "manifests", UNFINISHED)
+"""Subfolders of an output folder."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Part:
 
 class _Storage:
     def __init__(self, address: str) -> None:
+        refuse_empty(address)
         self.address = without_secrets(address.rstrip("/"))  # used in messages
         with self._errors():
             self._files, root = fsspec.core.url_to_fs(address.rstrip("/"))
@@ -66,18 +71,23 @@ class BatchInput(_Storage):
             for path, info in found.items()
         ]
         parts = [part for part in parts if not any(step.startswith(HIDDEN) for step in part.name.split("/"))]
+        for part in parts:
+            if not _is_utf8(part.name):
+                raise InputError(f"{self.address} has a file whose name is not UTF-8, {part.name!r}; rename it.")
         if not parts:
             raise InputError(f"{self.address} does not exist or has no files; name a file, or a folder of files.")
         return sorted(parts, key=lambda part: part.name)
 
-    def contains(self, output: "BatchOutput") -> bool:
-        """Return whether the output folder is inside this input folder, so that the output would be read as input.
+    def overlaps(self, output: "BatchOutput") -> bool:
+        """Return whether results would be read as input: the output is in this input, or this input in the results.
 
         Links are followed.
         """
-        if self._is_local and output._is_local:
-            return Path(output._root).resolve().is_relative_to(Path(self._root).resolve())
-        return type(self._files) is type(output._files) and f"{output._root}/".startswith(f"{self._root}/")
+        if type(self._files) is not type(output._files):
+            return False
+        roots = (self._root, output._root)
+        mine, other = (Path(root).resolve() if self._is_local else PurePosixPath(root) for root in roots)
+        return other.is_relative_to(mine) or any(mine.is_relative_to(other / name) for name in RESULTS)
 
     @contextmanager
     def fetched(self, part: Part) -> Iterator[Path]:
@@ -99,11 +109,10 @@ class BatchInput(_Storage):
 class BatchOutput(_Storage):
     """The output folder of batch scoring. Each file is replaced completely or not at all.
 
-    Two runs must not write at the same time.
+    `locked` prevents two runs at the same time.
 
     A file is first written to the local path that `staged` returns. Each `BatchOutput` object uses a different path.
-    Then `publish` moves the file to its place. `remove_unfinished` removes unpublished files of processes that were
-    killed.
+    Then `publish` moves the file to its place.
     """
 
     def __init__(self, address: str) -> None:
@@ -112,6 +121,44 @@ class BatchOutput(_Storage):
         self._unfinished = Path(self._root, UNFINISHED)
         own = self._unfinished / uuid.uuid4().hex
         self._staged = own if self._is_local else Path(self._scratch.name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock a local output folder, and remove unpublished files before and after the `with` block.
+
+        Raises InputError if another run writes to the folder. A bucket is not locked.
+        """
+        if not self._is_local:
+            yield
+            return
+        with self._errors():
+            self._files.makedirs(self._root, exist_ok=True)
+            folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with suppress(OSError):  # some network file systems have no locks
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise InputError(
+                        f"Another run writes to {self.address}; wait for its end, or name another output."
+                    ) from None
+            self._remove_unfinished()
+            yield
+            self._remove_unfinished()
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Convert errors of the disk to InputError."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error).splitlines()[0]
+            raise InputError(
+                f"{self.address} cannot be written ({reason}); free space on its disk and on that of the temporary "
+                "folder, and run this again."
+            ) from None
 
     def staged(self, name: str) -> Path:
         """Return the local path to which the file `name` is written before it is published."""
@@ -130,15 +177,16 @@ class BatchOutput(_Storage):
             self._files.put_file(str(self.staged(name)), f"{self._root}/{name}")
             self.staged(name).unlink()
 
-    def remove_unfinished(self) -> None:
+    def _remove_unfinished(self) -> None:
         """Remove all files that were staged in a local output folder but not published."""
-        if self._is_local and self._unfinished.exists():
+        if self._unfinished.exists():
             with self._errors():
                 shutil.rmtree(self._unfinished)
 
     def write(self, name: str, content: str) -> None:
         """Write a text to the output folder as UTF-8. Replace an existing file."""
-        self.staged(name).write_text(content, encoding="utf-8", newline="\n")
+        with self.writing():
+            self.staged(name).write_text(content, encoding="utf-8", newline="\n")
         self.publish(name)
 
     def read(self, name: str) -> bytes | None:
@@ -160,6 +208,14 @@ class BatchOutput(_Storage):
         self.staged(name).unlink(missing_ok=True)
         with self._errors(), suppress(FileNotFoundError):
             self._files.rm_file(f"{self._root}/{name}")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _stamp(info: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 
 from slipway.errors import InputError
-from slipway.integrations.storage import describe_error, without_secrets
+from slipway.integrations.storage import describe_error, refuse_empty, without_secrets
 
 DAY = "day="
 """Prefix of the top-level folders, one for each day, such as `day=2026-11-26`."""
@@ -30,6 +30,7 @@ class LogStore:
     """
 
     def __init__(self, address: str, **options: Any) -> None:
+        refuse_empty(address)
         self.address = without_secrets(address.rstrip("/"))
         with self._errors():
             self._files, root = fsspec.core.url_to_fs(address.rstrip("/"), use_listings_cache=False, **options)

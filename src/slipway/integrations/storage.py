@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from slipway.errors import InputError
+
 USER = re.compile(r"(?<=://)[^\s'\"]*@")
 """Matches the user and the password of an address, up to the last @, because a password can contain @."""
 QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
@@ -11,6 +13,12 @@ MASK = "***"
 
 STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
 """Properties that change when a file changes. Each storage system has some of these properties."""
+
+
+def refuse_empty(address: str) -> None:
+    """Raise InputError if an address is empty, because fsspec would use the working directory."""
+    if not address.strip("/ "):
+        raise InputError("The address of a folder or a bucket is empty; name one, such as s3://bucket/folder.")
 
 
 def without_secrets(text: str) -> str:

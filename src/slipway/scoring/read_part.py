@@ -47,6 +47,11 @@ class Block:
     kept: pa.Table
     malformed: Mapping[int, str]
 
+    def kept_values(self, index: int) -> list[Any]:
+        """Return the copied values of one row, which is given by its position in the block."""
+        values = [_object(column[index]) for column in self.kept.columns]
+        return [f"{each.type} out of range" if isinstance(each, pa.Scalar) else each for each in values]
+
     def columns(self, rows: range) -> dict[str, list[Any]]:
         """Return the values of a range of rows as one list for each column.
 
@@ -109,12 +114,31 @@ def _values(array: pa.Array, column: Column) -> list[Any]:
     if column.type == "vector" and pa.types.is_string(array.type):
         return [_from_json(text) for text in array.to_pylist()]
     if column.type == "image" and not pa.types.is_string(array.type):
-        return [None if value is None else _as_base64(value) for value in array.to_pylist()]
+        return [None if value is None else _as_base64(value) for value in _objects(array)]
     if column.boolean and pa.types.is_string(array.type):
         return [BOOLEANS.get(text.lower(), text) if text else None for text in array.to_pylist()]
     if column.type == "number" and not pa.types.is_boolean(array.type):
         return _numbers(array)
-    return array.to_pylist()  # type: ignore[no-any-return]
+    return _objects(array)
+
+
+def _objects(array: pa.Array) -> list[Any]:
+    """Convert an Arrow array to Python objects.
+
+    Values that Python cannot represent, such as times after the year 9999, stay unchanged, so that the record check
+    rejects them.
+    """
+    try:
+        return array.to_pylist()  # type: ignore[no-any-return]
+    except (OverflowError, ValueError):
+        return [_object(value) for value in array]
+
+
+def _object(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return value
 
 
 def _from_json(text: str | None) -> Any:
@@ -140,7 +164,7 @@ def _numbers(array: pa.Array) -> list[Any]:
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return _parsed(array)
     if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_decimal(array.type)):
-        return array.to_pylist()  # type: ignore[no-any-return]
+        return _objects(array)
     numbers = array.cast(pa.float64(), safe=False)
     missing = pc.is_nan(numbers)
     return _listed(pc.if_else(missing, None, numbers) if pc.any(missing).as_py() else numbers)
@@ -159,7 +183,7 @@ def _parsed(texts: pa.Array) -> list[Any]:
 def _dates(array: pa.Array) -> list[Any]:
     """Convert dates to ISO 8601 texts. A time of day stays in the text, so that the record check rejects it."""
     if not (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
-        return array.to_pylist()  # type: ignore[no-any-return]
+        return _objects(array)
     days = array.cast(pa.date32(), safe=False)
     texts = pc.if_else(pc.equal(days.cast(array.type), array), days.cast(pa.string()), array.cast(pa.string()))
     return texts.to_pylist()  # type: ignore[no-any-return]

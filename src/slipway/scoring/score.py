@@ -46,26 +46,26 @@ def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say
     model = _loaded.model = ServedModel(bundle, "model", CHUNK_ROWS)
     _check_names(model.schema, keep)
     parts, output = BatchInput(source), BatchOutput(address)
-    if parts.contains(output):
+    if parts.overlaps(output):
         raise InputError(
-            f"{output.address} is in the input {parts.address}, and would be scored too; name another output."
+            f"{output.address} and the input {parts.address} overlap, so results would be scored too; name another "
+            "output."
         )
-    output.remove_unfinished()
     found = parts.parts()
-    known = {part.name: _known(output, part, model.hash, keep) for part in found}
-    work = partial(_score_part, bundle.absolute(), model.hash, source, address, keep)
-    scored = run_each(engine, work, [part for part in found if known[part.name] is None])
-    results = []
-    for part in found:
-        result = known[part.name] or next(scored)
-        rows = f"{result.answered:,} of {result.rows:,} rows scored, {result.quarantined:,} quarantined"
-        done = "already done: " if known[part.name] else ""
-        say(part.name, done + (f"bad file: {result.fault}" if result.fault else rows))
-        results.append(result)
-    dates = frozenset(column.name for column in model.schema.columns if column.type == "date")
-    summary = summarize(model.hash, results, model.reference, dates)
-    output.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
-    output.remove_unfinished()
+    with output.locked():
+        known = {part.name: _known(output, part, model.hash, keep) for part in found}
+        work = partial(_score_part, bundle.absolute(), model.hash, source, address, keep)
+        scored = run_each(engine, work, [part for part in found if known[part.name] is None])
+        results = []
+        for part in found:
+            result = known[part.name] or next(scored)
+            rows = f"{result.answered:,} of {result.rows:,} rows scored, {result.quarantined:,} quarantined"
+            done = "already done: " if known[part.name] else ""
+            say(part.name, done + (f"bad file: {result.fault}" if result.fault else rows))
+            results.append(result)
+        dates = frozenset(column.name for column in model.schema.columns if column.type == "date")
+        summary = summarize(model.hash, results, model.reference, dates)
+        output.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
     return summary
 
 
@@ -126,14 +126,15 @@ def _score_part(
     model.metrics = model.new_metrics()
     fault, rows, answered = None, 0, 0
     try:
-        with BatchInput(source).fetched(part) as path:
+        with BatchInput(source).fetched(part) as path, output.writing():
             rows, answered = _write_rows(
                 model, path, part.name, keep, output.staged(answers), output.staged(quarantine)
             )
     except BadPart as error:
         fault = str(error)
         model.metrics = model.new_metrics()
-        write_fault(output.staged(quarantine), fault)
+        with output.writing():
+            write_fault(output.staged(quarantine), fault)
     needed = {answers: fault is None, quarantine: fault is not None or answered < rows}
     files = {name: output.staged(name).stat().st_size for name, is_needed in needed.items() if is_needed}
     for name in needed:

@@ -65,7 +65,7 @@ def quarantine_writer(path: Path, kept: pa.Schema) -> Iterator[Write]:
         def write(block: Block, scored: Scored) -> None:
             lines: dict[int, list[Any]] = {row: [reason] for row, reason in block.malformed.items()}
             for index, reason in scored.invalid.items():
-                lines[int(block.rows[index])] = [reason, *(column[index].as_py() for column in block.kept.columns)]
+                lines[int(block.rows[index])] = [reason, *block.kept_values(index)]
             for row, values in sorted(lines.items()):
                 table.writerow([row, *values])
 

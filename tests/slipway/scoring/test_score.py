@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as arrow
 import pyarrow.parquet as pq
 import pytest
 
@@ -363,6 +365,71 @@ def test_an_output_that_is_a_link_to_the_input_is_refused(
     with pytest.raises(InputError, match="would be scored too; name another output"):
         run(champion, source=tmp_path / "link", output=parts)
     assert files(parts) == before
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A part with two rows for the bundle of the module `odd`."""
+    (tmp_path / "in").mkdir()
+    pd.DataFrame([odd.ROW, odd.ROW]).to_csv(tmp_path / "in/a.csv", index=False)
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("name", ["answers", "quarantine", "manifests", "answers/week=1"])
+def test_an_input_in_the_results_is_refused(
+    name: str, rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
+) -> None:
+    shutil.copytree(rows, tmp_path / "out" / name)
+    before = files(tmp_path / "out")
+    with pytest.raises(InputError, match="would be scored too; name another output"):
+        run(odd_bundle, source=tmp_path / "out" / name)
+    assert files(tmp_path / "out") == before
+
+
+def test_a_second_run_at_the_same_time_is_refused(rows: Path, odd_bundle: Path, run: Score, tmp_path: Path) -> None:
+    with BatchOutput(str(tmp_path / "out")).locked():
+        with pytest.raises(InputError, match=r"Another run writes to .*/out; wait for its end, or name another output"):
+            run(odd_bundle, source=rows)
+        assert files(tmp_path / "out") == {}
+    assert run(odd_bundle).answered == 2
+
+
+def test_a_full_disk_is_one_sentence_and_the_next_run_continues(
+    rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(InputError, match=r"out cannot be written \(.*\); free space"):
+            run(odd_bundle, source=rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not {"answers", "manifests", "summary.json"} & {name.split("/")[0] for name in files(tmp_path / "out")}
+    assert run(odd_bundle).answered == 2
+    assert sorted(files(tmp_path / "out")) == ["answers/a.csv.parquet", "manifests/a.csv.json", "summary.json"]
+
+
+def test_a_file_name_that_is_not_utf_8_is_refused(rows: Path, odd_bundle: Path, run: Score) -> None:
+    (rows / "a.csv").rename(rows / os.fsdecode(b"\xff.csv"))
+    with pytest.raises(InputError, match=r"has a file whose name is not UTF-8, '\\udcff.csv'; rename it"):
+        run(odd_bundle)
+
+
+@pytest.mark.parametrize("address", ["", "/", " "])
+def test_an_empty_address_is_not_the_working_directory(address: str, rows: Path, odd_bundle: Path) -> None:
+    for given in ({"source": address}, {"source": rows, "output": address}):
+        with pytest.raises(InputError, match="The address of a folder or a bucket is empty; name one"):
+            score.run(odd_bundle, str(given["source"]), str(given.get("output", "out")), (), lambda *_: None)
+
+
+def test_times_that_python_cannot_represent_are_quarantined(odd_bundle: Path, run: Score, tmp_path: Path) -> None:
+    far = arrow.array([2**62, None], arrow.timestamp("us"))
+    for name in (odd.AREA, "rooms", "kind", odd.SOLD):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        table = arrow.table({odd.AREA: [1.0, 2.0], "note": ["x", "x"]} | {name: far})
+        pq.write_table(table, tmp_path / "in/a.parquet")
+        run(odd_bundle)
+        assert 2 in quarantined(tmp_path / "out", "a.parquet")
 
 
 def test_an_input_without_files_is_refused(champion: Path, run: Score, tmp_path: Path) -> None:
