@@ -285,12 +285,13 @@ def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], 
 
 
 def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
-    """Yield a fault for each number that is too large for float32, if its column is a feature or has such a type.
+    """Yield a fault for each number that is too large for float32, if its column is a feature or the target.
 
-    The model and the server would read such a number as infinite.
+    The model and the server would read or predict such a number as infinite. Other columns of float32 are checked, too.
     """
+    single = (*model.FEATURES, getattr(model, "TARGET", None))  # a list of keys has no target
     for name in typed:
-        if typed[name].dtype.kind == "f" and (name in model.FEATURES or typed[name].dtype.itemsize < DOUBLE_BYTES):
+        if typed[name].dtype.kind == "f" and (name in single or typed[name].dtype.itemsize < DOUBLE_BYTES):
             large = typed.index[(typed[name].abs() > LARGEST).to_numpy()]
             if len(large):
                 yield fault_table(large, f"{name} is beyond single precision ({LARGEST:.4g})")

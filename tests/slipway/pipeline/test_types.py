@@ -155,8 +155,9 @@ def test_a_whole_number_outside_of_its_declared_type_is_quarantined(
     assert sorted({*part.accepted["c"]}) == [within, 7]
 
 
-def test_a_target_that_becomes_infinite_in_its_declared_type_is_quarantined(tmp_path: Path) -> None:
-    model = make({"y": pa.Column("float32")})
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_a_target_that_no_model_can_predict_is_quarantined(tmp_path: Path, kind: str) -> None:
+    model = make({"y": pa.Column(kind)})
     assert faults(tmp_path, model, rows(y=[1e39, *[1.5] * 199])) == [(2, "y is beyond single precision (3.403e+38)")]
 
 
