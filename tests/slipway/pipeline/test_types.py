@@ -198,6 +198,19 @@ def test_a_date_beyond_the_range_of_nanoseconds_is_quarantined(tmp_path: Path) -
         assert found == [(row, f"at is not {reason}") for row in (2, 5, 6)]
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("2026-01-01T08:30:00", "at has a time of day, but a feature"), ("2200-01-01", r"at is in the future \(1 such")],
+)
+def test_the_message_about_a_private_date_does_not_quote_it(tmp_path: Path, value: str, words: str) -> None:
+    column = pa.Column(DateTime(), metadata={"private": "hash"})
+    size = pa.Column(float, metadata={"private": "no"})
+    private = make({"at": column, "x": size}, FEATURES=("x", "at"), TIME="at" if "2200" in value else None)
+    with pytest.raises(InputError, match=f"row 2: {words}") as error:
+        faults(tmp_path, private, rows().head(2).assign(at=[value, "2026-01-01"]))
+    assert value[5:] not in str(error.value)
+
+
 def test_a_date_beyond_the_range_of_nanoseconds_in_96_bits_is_an_error(tmp_path: Path) -> None:
     data = rows().head(3).assign(at=pd.Series(["2026-01-01", "9999-12-31", None], dtype="datetime64[us]"))
     model = make({"at": pa.Column(DateTime(), nullable=True)})
