@@ -46,7 +46,8 @@ def ingest(
     from slipway.monitoring.open_source import open_source
 
     params, model = read_params(), load_model()
-    result = run(params, model, today(), open_source(params, model, os.environ), wanted=[name] if name else [])
+    source = open_source(params, model, today(), os.environ)
+    result = run(params, model, today(), source, wanted=[name] if name else [])
     _say_ingested(result)
     if result.skipped and not result.ingested:
         raise result.skipped[0]

@@ -112,6 +112,13 @@ class Database:
         from sqlalchemy import make_url
 
         url = make_url(self._url_text)
+        file = url.database if url.get_backend_name() == "sqlite" else None
+        if file and not file.startswith((":memory:", "file:")) and not Path(file).is_file():
+            # SQLite would create an empty database.
+            raise InputError(
+                f"{self._words.start}{self._words.address} is {self.address}, but there is no file {file}; "
+                "correct the address."
+            )
         return url.set(username=self._user or url.username, password=self._password)
 
     @contextmanager

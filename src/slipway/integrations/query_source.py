@@ -64,13 +64,20 @@ class QuerySource:
     """The rows from a SQL query that are not in data/ yet, as one delivery.
 
     `key` lists the columns that identify a row. `until` is the name of an earlier delivery that is made again, without
-    newer rows. Every method raises InputError if the database cannot be read.
+    newer rows. `today` is None if the newest watermark may be in the future. Every method raises InputError if the
+    database cannot be read.
     """
 
     def __init__(
-        self, settings: Ingest, key: Sequence[str], taken: Taken, environ: Mapping[str, str], until: str | None = None
+        self,
+        settings: Ingest,
+        key: Sequence[str],
+        taken: Taken,
+        environ: Mapping[str, str],
+        until: str | None = None,
+        today: date | None = None,
     ) -> None:
-        self.address = settings.source
+        self.address, self._today = settings.source, today
         self._settings, self._watermark, self._taken, self._until = settings, settings.watermark or "", taken, until
         self._columns = [*(name for name in key if name != self._watermark), self._watermark]
         self._database = Database(settings.source, settings.query or "", WORDS, USER, PASSWORD, environ)
@@ -158,11 +165,23 @@ class QuerySource:
         without = int(self._database.scalar(connection, "SELECT count(*)", f" WHERE {column} IS NULL"))
         high = _watermark(newest, self._watermark)
         if self._until is None:
+            self._check_not_future(high)
             return high, without
         named = self._watermark_of(self._until)
         if named is None or type(named) is not type(high):
             raise InputError(f"{self._until} is not the name of a delivery from {self.address}; name another.")
         return named, without
+
+    def _check_not_future(self, high: Watermark) -> None:
+        """Raise InputError if the newest watermark is after tomorrow, because all later rows would be older than it."""
+        if self._today is None or isinstance(high, int):
+            return
+        day = high.date() if isinstance(high, datetime) else high
+        if day > self._today + timedelta(days=1):  # times without a zone can be ahead of UTC
+            raise InputError(
+                f"The newest {self._watermark} in {self.address} is {day}, which is in the future, so rows with an "
+                "earlier one would never be found; correct that row, or leave it out in `ingest.query`."
+            )
 
     def _low(self, high: Watermark) -> Watermark | None:
         newest = self._taken.newest(self._watermark, pa.scalar(high).type)

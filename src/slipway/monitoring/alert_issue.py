@@ -107,7 +107,7 @@ def _decay(on: Checked) -> list[Finding]:
     """Evaluate the champion on the source's newest delivery, even if the delivery is not merged yet."""
     process.run("dvc", "pull", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
     if on.params.ingest.source:
-        source = open_source(on.params, on.model, on.environ)
+        source = open_source(on.params, on.model, on.today, on.environ)
         ingest(on.params, on.model, on.today, source, known=source.listing().deliveries)
     try:
         found = decay.run(on.params, on.model, lambda: on.deliveries)

@@ -120,7 +120,7 @@ def _check_data(
     """
     branch = str(run.head_branch)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
-    source = open_source(params, model, environ, until=branch.removeprefix(PREFIX))
+    source = open_source(params, model, today, environ, until=branch.removeprefix(PREFIX))
     names = source.listing().deliveries
     newest = next((name for name in names if branch_of(name) == branch), "")
     ingest(params, model, today, source, known=[name for name in names if name < newest])

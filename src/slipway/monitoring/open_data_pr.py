@@ -50,7 +50,7 @@ def _ingest(
     merged = {branch_of(name) for name in TakenRows().deliveries}
     if params.ingest.query and (waiting := [*{*taken} - merged]):
         return [f"{min(waiting)} is not merged; new rows are taken when it is merged or deleted"]
-    source = open_source(params, model, environ)
+    source = open_source(params, model, today, environ)
     known = {name for name in source.listing().deliveries if branch_of(name) in taken}
     result = ingest(params, model, today, source, known=known)
     skipped = [f"skipped: {error}" for error in result.skipped]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from datetime import date
 from pathlib import Path
 from typing import Protocol
 
@@ -29,15 +30,19 @@ class Source(Protocol):
     def has(self, name: str, ingested: Path, /) -> bool: ...
 
 
-def open_source(params: Params, model: Model, environ: Mapping[str, str], until: str | None = None) -> Source:
+def open_source(
+    params: Params, model: Model, today: date, environ: Mapping[str, str], until: str | None = None
+) -> Source:
     """Return the configured source. A SQL query creates the delivery `until` again, without newer rows."""
     if params.ingest.query:
-        return open_query(params.ingest, model, environ, until)
+        return open_query(params.ingest, model, environ, until, today)
     if params.ingest.format == "delta":
         return DeltaSource(params.ingest, TakenRows().deliveries)
     return DeliverySource(params.ingest.source)
 
 
-def open_query(settings: Ingest, model: Model, environ: Mapping[str, str], until: str | None = None) -> QuerySource:
+def open_query(
+    settings: Ingest, model: Model, environ: Mapping[str, str], until: str | None = None, today: date | None = None
+) -> QuerySource:
     """Return the source for a SQL query. The source finds new rows by comparing the query's rows with data/."""
-    return QuerySource(settings, model.KEY, TakenRows(), environ, until)
+    return QuerySource(settings, model.KEY, TakenRows(), environ, until, today)

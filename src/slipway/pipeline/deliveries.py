@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
 from slipway.config import Validate
-from slipway.contract import ARRAYS, Model, hides_values, kind_of
+from slipway.contract import ARRAYS, Model, hides_values, is_private, kind_of
 from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW, ROW_ID
 from slipway.pipeline.delivery import BATCH_BYTES, Chunk, read_chunks, text_table
@@ -187,7 +187,7 @@ def _restored(kept: Sequence[tuple[str, Path, CheckedPart]], model: Model, today
         def place(position: int) -> str:
             return f"{kept[int(np.searchsorted(ends, position, side='right'))][1]}, row {times[ROW][position]}"
 
-        _check_not_future(times[model.TIME], today, place)
+        _check_not_future(times[model.TIME], model, today, place)
     for name, _, part in kept:
         yield Delivery(name, part.invalid, part.accepted, part.faults, part.columns)
 
@@ -199,7 +199,7 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: Deli
     batch = Batch([each.chunk for each in waiting])
     typed, faults = typed_rows(batch, model)
     if model.TIME:
-        _check_not_future(_in_utc(typed[model.TIME]), today, batch.place)
+        _check_not_future(_in_utc(typed[model.TIME]), model, today, batch.place)
     _check_whole_days(typed, model, batch.place)
     faults = join_faults([faults, *_too_large(typed, model), _broken_checks(typed, model)])
     faults = faults.sort_values(ROW, kind="stable")
@@ -263,11 +263,12 @@ def _malformed(chunk: Chunk) -> pd.DataFrame:
     return pd.DataFrame({ROW: [*chunk.malformed], REASON: reasons}).astype({ROW: "int64", REASON: "str"})
 
 
-def _check_not_future(times: "pd.Series[pd.Timestamp]", today: date, place: Callable[[int], str]) -> None:
+def _check_not_future(times: "pd.Series[pd.Timestamp]", model: Model, today: date, place: Callable[[int], str]) -> None:
     future = times[times >= pd.Timestamp(today) + pd.Timedelta(days=1)]
     if not future.empty:
+        shown = "" if is_private(model, str(times.name)) else f" {future.iloc[0]:%Y-%m-%d}"
         raise InputError(
-            f"{place(future.index[0])}: {times.name} {future.iloc[0]:%Y-%m-%d} is in the future "
+            f"{place(future.index[0])}: {times.name}{shown} is in the future "
             f"({len(future)} such rows); deliver the file with the right date."
         )
 
@@ -278,19 +279,21 @@ def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], 
         if name in typed and typed[name].dtype.kind == "M":
             odd = typed[name][typed[name].notna() & (typed[name] != typed[name].dt.normalize())]
             if not odd.empty:
+                shown = "has a time of day" if is_private(model, name) else f"is {odd.iloc[0]}"
                 raise InputError(
-                    f"{place(odd.index[0])}: {name} is {odd.iloc[0]}, but a feature can only be a date without a time "
-                    "of day; deliver the date, and the hour as a number, or remove it from FEATURES."
+                    f"{place(odd.index[0])}: {name} {shown}, but a feature can only be a date without a time of day; "
+                    "deliver the date, and the hour as a number, or remove it from FEATURES."
                 )
 
 
 def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
-    """Yield a fault for each number that is too large for float32, if its column is a feature or has such a type.
+    """Yield a fault for each number that is too large for float32, if its column is a feature or the target.
 
-    The model and the server would read such a number as infinite.
+    The model and the server would read or predict such a number as infinite. Other columns of float32 are checked, too.
     """
+    single = (*model.FEATURES, getattr(model, "TARGET", None))  # a list of keys has no target
     for name in typed:
-        if typed[name].dtype.kind == "f" and (name in model.FEATURES or typed[name].dtype.itemsize < DOUBLE_BYTES):
+        if typed[name].dtype.kind == "f" and (name in single or typed[name].dtype.itemsize < DOUBLE_BYTES):
             large = typed.index[(typed[name].abs() > LARGEST).to_numpy()]
             if len(large):
                 yield fault_table(large, f"{name} is beyond single precision ({LARGEST:.4g})")

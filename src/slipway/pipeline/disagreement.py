@@ -127,19 +127,22 @@ def _variants(
     original: pd.DataFrame, frame: pd.DataFrame, schema: Schema, known: Mapping[str, set[str]]
 ) -> Iterator[_Variant]:
     """Yield copies of a row, each with one changed value. Some of the new values come from the rows in `frame`."""
+    private = (column.name for column in schema.columns if column.private in ("drop", "hash"))
+    hidden = {*schema.texts, *private}
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]
         if np.isnan(value):
             there = _with_value(original, name, np.float32(frame[name].median()))
             yield _Variant(there, name, f"`{name}` is missing, which the graph handles differently")
             continue
-        shows = f"`{name}` is {_digits(value)}, on a threshold that the graph rounds (they agree next to it)"
+        shown = f"is {_digits(value)}," if name not in hidden else "lies"
+        shows = f"`{name}` {shown} on a threshold that the graph rounds (they agree next to it)"
         for steps in STEPS:
             yield _Variant(_with_value(original, name, _moved(value, steps)), name, shows, beside=True)
     for name in schema.categories:
         value = original[name].iloc[0]
         if value:
-            shown = f"a text of {len(value):,} characters" if name in schema.texts else repr(value)
+            shown = f"a text of {len(value):,} characters" if name in hidden else repr(value)
             shows = f"`{name}` is {shown}" + ("" if value in known[name] else ", which no training row has")
         else:
             shows = f"`{name}` is missing"

@@ -129,9 +129,9 @@ def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
 def _keys(model: Model, training: Rows, holdout: Rows) -> Keys | None:
     """Return a function that returns the keys of rows for messages.
 
-    Texts are left out, even if they are part of the key.
+    Texts and private columns are left out, even if they are part of the key.
     """
-    named = [name for name in model.KEY if name not in texts_of(model)]
+    named = [name for name in model.KEY if name not in texts_of(model) and not is_private(model, name)]
     if not named:
         return None
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -465,3 +465,26 @@ def test_settings_are_checked_with_their_line(workplace: Path, lines: str, words
 def test_a_date_of_a_database_that_has_time_zones_is_in_utc(events: Postgres) -> None:
     events.run("INSERT INTO events (id, changed) VALUES (1, '2026-03-01 01:30+02')")
     assert [*source(events, "changed").listing().deliveries] == ["2026-02-28T233000.000000Z"]
+
+
+@pytest.mark.parametrize("watermark", ["changed", "local", "day"])
+def test_a_watermark_in_the_future_is_an_error(events: Postgres, watermark: str) -> None:
+    """Otherwise no later row would ever be found, without an error."""
+    event(events, 1, 0)
+    settings = Ingest(source=events.address, query="select * from events", watermark=watermark)
+    for day, is_future in ((date(2026, 2, 28), False), (date(2026, 2, 27), True)):
+        found = QuerySource(settings, ("id",), TakenRows(), events.environ, today=day)
+        if is_future:
+            with pytest.raises(
+                InputError, match=rf"The newest {watermark} in .* is 2026-03-01, which is in the future"
+            ):
+                found.listing()
+        else:
+            assert len(found.listing().deliveries) == 1
+
+
+def test_a_missing_file_of_sqlite_is_an_error_and_is_not_created(work: Path) -> None:
+    settings = Ingest(source=f"sqlite:///{work}/missing.db", query="select * from events", watermark="id")
+    with pytest.raises(InputError, match=r"params.yaml: `ingest.source` is .*, but there is no file .*missing\.db"):
+        QuerySource(settings, ("id",), TakenRows(), {}).listing()
+    assert not (work / "missing.db").exists()

@@ -202,7 +202,10 @@ def test_the_message_of_a_failed_fit_names_a_wrong_setting_of_a_text_model(train
         trained(["a b"] * ROWS, model(TEXT, fit=fit, EXAMPLES=({"size": 1, "city": "a"},)))
 
 
-def test_the_message_about_a_difference_does_not_quote_a_text(trained: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("city", [TEXT, pa.Column(str, metadata={"private": "drop"})], ids=["text", "private"])
+def test_the_message_about_a_difference_does_not_quote_a_value_that_is_not_published(
+    trained: Callable[..., Any], city: pa.Column
+) -> None:
     """The fitted model adds 100 to each row with a password, and its graph does not."""
 
     class Wrong:
@@ -221,7 +224,7 @@ def test_the_message_about_a_difference_does_not_quote_a_text(trained: Callable[
     texts = ["my password is hunter2" if i % 3 else "the house is old" for i in range(ROWS)]
     own = {"fit": fit, "KEY": ("city",), "EXAMPLES": ({"size": 1, "city": "a"},)}
     with pytest.raises(Exception, match="differ on") as error:
-        trained(texts, model(TEXT, **own))
+        trained(texts, model(city, **own))
     assert "hunter2" not in str(error.value)
     assert "hunter2" not in artifacts.PARITY.read_text()
     assert "`city` is a text of 22 characters" in str(error.value)

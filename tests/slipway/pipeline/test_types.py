@@ -155,8 +155,9 @@ def test_a_whole_number_outside_of_its_declared_type_is_quarantined(
     assert sorted({*part.accepted["c"]}) == [within, 7]
 
 
-def test_a_target_that_becomes_infinite_in_its_declared_type_is_quarantined(tmp_path: Path) -> None:
-    model = make({"y": pa.Column("float32")})
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_a_target_that_no_model_can_predict_is_quarantined(tmp_path: Path, kind: str) -> None:
+    model = make({"y": pa.Column(kind)})
     assert faults(tmp_path, model, rows(y=[1e39, *[1.5] * 199])) == [(2, "y is beyond single precision (3.403e+38)")]
 
 
@@ -195,6 +196,19 @@ def test_a_date_beyond_the_range_of_nanoseconds_is_quarantined(tmp_path: Path) -
         data = rows().head(5).assign(at=days)
         found = faults(tmp_path, make({"at": column}), data)
         assert found == [(row, f"at is not {reason}") for row in (2, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("2026-01-01T08:30:00", "at has a time of day, but a feature"), ("2200-01-01", r"at is in the future \(1 such")],
+)
+def test_the_message_about_a_private_date_does_not_quote_it(tmp_path: Path, value: str, words: str) -> None:
+    column = pa.Column(DateTime(), metadata={"private": "hash"})
+    size = pa.Column(float, metadata={"private": "no"})
+    private = make({"at": column, "x": size}, FEATURES=("x", "at"), TIME="at" if "2200" in value else None)
+    with pytest.raises(InputError, match=f"row 2: {words}") as error:
+        faults(tmp_path, private, rows().head(2).assign(at=[value, "2026-01-01"]))
+    assert value[5:] not in str(error.value)
 
 
 def test_a_date_beyond_the_range_of_nanoseconds_in_96_bits_is_an_error(tmp_path: Path) -> None:
