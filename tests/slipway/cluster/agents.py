@@ -24,6 +24,7 @@ class Agent:
         fetches: kind of the objects that fetch the repository
         applies: kind of the objects that apply an overlay
         request: annotation by which a webhook lets such an object do so at once
+        webhook: whether the agent needs a webhook to fetch a commit in time
         applied: returns the last applied commit from the status of such an object
     """
 
@@ -34,6 +35,7 @@ class Agent:
     fetches: str
     applies: str
     request: str
+    webhook: bool
     applied: Callable[[dict[str, Any]], str]
 
 
@@ -54,6 +56,7 @@ FLUX = Agent(
     fetches="gitrepositories.source.toolkit.fluxcd.io",
     applies="kustomizations.kustomize.toolkit.fluxcd.io",
     request="reconcile.fluxcd.io/requestedAt={now}",
+    webhook=False,
     applied=applied_by_flux,
 )
 ARGOCD = Agent(
@@ -64,8 +67,11 @@ ARGOCD = Agent(
     fetches="applications.argoproj.io",
     applies="applications.argoproj.io",
     request="argocd.argoproj.io/refresh=normal",
+    webhook=True,
     applied=applied_by_argocd,
 )
+BOUND = 30
+"""Seconds from a push within which an agent must apply the commit."""
 AGENTS = [agent for agent in (FLUX, ARGOCD) if os.environ.get(agent.host)]
 """The agents in this cluster."""
 
@@ -85,22 +91,23 @@ class Followed:
     def objects(self) -> Path:
         return self.repository / "kustomize/agents" / self.agent.folder
 
-    def push(self, image: Image) -> None:
-        """Commit a release to production, and notify the agent as a webhook does."""
-        write_release(self.production.overlay, image)
+    def push(self, image: Image, environment: Production) -> None:
+        """Commit a release to an environment. Notify the agent as a webhook does, if it needs one."""
+        write_release(environment.overlay, image)
         git_server.commit(self.repository, f"Release {image.tag}")
-        self.notify(self.agent.fetches)
+        if self.agent.webhook:
+            self.notify(self.agent.fetches)
 
     def notify(self, kind: str) -> None:
         """Let all objects of a kind fetch or apply at once."""
         request = self.agent.request.format(now=time.time())
         self._must("annotate", kind, "--all", "--overwrite", request)
 
-    def wait_for(self, image: Image) -> float:
+    def wait_for(self, image: Image, environment: Production) -> float:
         """Return the seconds until the Deployment has the image."""
         began = time.monotonic()
         wanted = reference(image)
-        wait(lambda: container(self.production)["image"] == wanted, f"{self.agent.name} does not apply {wanted}")
+        wait(lambda: container(environment)["image"] == wanted, f"{self.agent.name} does not apply {wanted}")
         return time.monotonic() - began
 
     def is_applied(self) -> bool:
@@ -123,8 +130,8 @@ class Followed:
         self.production.cluster.must(*arguments, f"--namespace={self.agent.namespace}")
 
 
-def container(production: Production) -> dict[str, Any]:
-    (found,) = production.read("deployment", "model")["spec"]["template"]["spec"]["containers"]
+def container(environment: Production) -> dict[str, Any]:
+    (found,) = environment.read("deployment", "model")["spec"]["template"]["spec"]["containers"]
     return dict(found)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.slipway.cluster.agents import AGENTS
+from tests.slipway.cluster.agents import AGENTS, Followed, following
 from tests.slipway.cluster.kubectl import CLIENTS, NAMED, Cluster, Load, Production, image
 from tests.slipway.conftest import ROOT, edit
 
@@ -20,9 +20,9 @@ if os.environ.get("SLIPWAY_WITHOUT_METRICS"):
 if not os.environ.get("SLIPWAY_KWOK"):
     collect_ignore_glob.append("test_to_300_replicas.py")
 if not os.environ.get("SLIPWAY_ROLLOUTS_HOST"):
-    collect_ignore_glob.append("test_canary.py")
+    collect_ignore_glob += ["test_canary.py", "test_agents_during_canary.py"]
 if not AGENTS:
-    collect_ignore_glob.append("test_agents.py")
+    collect_ignore_glob += ["test_agents.py", "test_agents_during_canary.py"]
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +59,13 @@ def production(cluster: Cluster, namespaces: dict[str, str], tmp_path_factory: p
     made = Production(cluster, namespaces["production"], copy / "overlays/production", images)
     made.release("A")
     return made
+
+
+@pytest.fixture(scope="module", params=AGENTS, ids=lambda agent: agent.folder)
+def followed(request: pytest.FixtureRequest, production: Production) -> Iterator[Followed]:
+    """An agent, and the repository that it follows. All environments run image A."""
+    with following(request.param, production) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

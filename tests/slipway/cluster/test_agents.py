@@ -6,47 +6,35 @@ not tested.
 """
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from slipway.release.component import Image
-from tests.slipway.cluster.agents import AGENTS, Followed, container, following
-from tests.slipway.cluster.kubectl import Load, Production, wait
-
-BOUND = 30
-"""Seconds in which an agent must apply a commit, after it was notified."""
-
-
-@pytest.fixture(scope="module", params=AGENTS, ids=lambda agent: agent.folder)
-def followed(request: pytest.FixtureRequest, production: Production) -> Iterator[Followed]:
-    """An agent, and the repository that it follows. Production runs image A."""
-    with following(request.param, production) as found:
-        yield found
+from tests.slipway.cluster.agents import BOUND, Followed, container
+from tests.slipway.cluster.kubectl import Load, wait
 
 
 def test_rollback_does_not_wait_for_the_release_before_it(followed: Followed) -> None:
     """A release whose image does not exist has no ready pod. Its rollout fails after progressDeadlineSeconds."""
     production, good = followed.production, followed.production.images["A"]
     bad = Image(good.name, good.tag, f"sha256:{'0' * 64}")
-    followed.push(bad)
-    print(f"the release was applied after {followed.wait_for(bad):.1f} s")
+    followed.push(bad, production)
+    print(f"the release was applied after {followed.wait_for(bad, production):.1f} s")
     wait(
         lambda: followed.production.read("deployment", "model")["status"].get("unavailableReplicas"),
         "No pod is started",
     )
-    followed.push(good)
-    seconds = followed.wait_for(good)
+    followed.push(good, production)
+    seconds = followed.wait_for(good, production)
     print(f"its rollback was applied after {seconds:.1f} s")
     assert seconds < BOUND
     production.settle()
 
 
 def test_release_by_an_agent_drops_no_request(followed: Followed, load: Load) -> None:
+    production, image = followed.production, followed.production.images["B"]
     with load.watched(f"from A to B by {followed.agent.name}") as seen:
-        followed.push(followed.production.images["B"])
-        print(f"the release was applied after {followed.wait_for(followed.production.images['B']):.1f} s")
-        followed.production.settle()
+        followed.push(image, production)
+        print(f"the release was applied after {followed.wait_for(image, production):.1f} s")
+        production.settle()
     assert seen.failed == 0
     assert len(load.go_on(3).releases) == 1
 

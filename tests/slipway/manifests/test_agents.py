@@ -43,6 +43,7 @@ def flux(objects: list[Manifest]) -> Checks:
     yield "follows every overlay", sorted(spec["path"] for spec in specs) == [f"./{path}" for path in PATHS]
     yield "follows main", source["spec"]["ref"] == {"branch": "main"}
     yield "has the manifests", "!/kustomize" in source["spec"]["ignore"].splitlines()
+    yield "fetches a rollback in time", source["spec"]["interval"] == "20s"
     for spec in specs:
         yield "reads the source", spec["sourceRef"] == {"kind": "GitRepository", "name": source["metadata"]["name"]}
         yield "corrects by itself", spec["prune"] is True
@@ -81,6 +82,7 @@ def test_agent_follows_this_repository(name: str) -> None:
         ("flux", "Kustomization", "spec.healthCheckExprs", [], "applies a rollback at once"),
         ("flux", "GitRepository", "spec.ref", {"branch": "dev"}, "follows main"),
         ("flux", "GitRepository", "spec.ignore", "/*", "has the manifests"),
+        ("flux", "GitRepository", "spec.interval", "1m", "fetches a rollback in time"),
     ],
 )
 def test_each_check_fails(name: str, kind: str, path: str, value: Any, what: str) -> None:
