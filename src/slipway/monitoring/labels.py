@@ -118,8 +118,14 @@ def collect(
     latest = (today - DAY_ZERO).days + 1
     ids, truths, known, total, invalid = [], [], [], 0, 0
     codes: dict[str, int] = {}
+    kinds = set[bool]()
     for chunk in chunks:
         _require(chunk, model)
+        kinds.add(by_request(chunk.columns))
+        if len(kinds) > 1:
+            raise InputError(
+                f"Only some files of the labels have the column {REQUEST_ID!r}; give it to all of them, or to none."
+            )
         days = _days(chunk[KNOWN_AT])
         truth = _codes(_classes(chunk, model), codes) if is_classification else _numbers(chunk[model.TARGET])
         identity = _identity(chunk, model)

@@ -607,6 +607,13 @@ def test_wrong_labels_fail_with_one_sentence(join: Join, columns: dict[str, Any]
         join([(0, ROW)], pd.DataFrame(columns))
 
 
+def test_labels_by_request_and_by_key_are_not_mixed() -> None:
+    by_key = pd.DataFrame({AREA: [1.0], "price": [1.0], "known_at": ["2025-01-01"]})
+    by_request = by_key.rename(columns={AREA: "request_id"})
+    with pytest.raises(InputError, match="Only some files of the labels have the column 'request_id'; give it to all"):
+        collect([by_request, by_key], model_of_odd(), False, request_ids, TODAY)
+
+
 def test_a_missing_log_or_missing_labels_fail_with_one_sentence(
     params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
