@@ -28,6 +28,7 @@ from slipway.errors import InputError
 if TYPE_CHECKING:
     from slipway.pipeline.decay import AtRelease
 
+MAX_PAUSE = 86_400
 Secret = Annotated[
     str | None,
     typer.Option(
@@ -77,6 +78,7 @@ def ship_log(
     from slipway.monitoring.erasures import delete_old_records
     from slipway.monitoring.ship_log import delete_expired, ship
 
+    _check_shipping(folder, every)
     stop = threading.Event()
     if every is not None:
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -99,6 +101,13 @@ def ship_log(
         if last:
             return
         stop.wait(every)
+
+
+def _check_shipping(folder: Path, every: float | None) -> None:
+    if every is not None and not 0 < every <= MAX_PAUSE:
+        raise InputError(f"--every is {every:g}, but it must be more than 0 and at most {MAX_PAUSE:,} seconds.")
+    if every is None and not folder.is_dir():  # with --every, the server may create the folder later
+        raise InputError(f"{folder} is not a folder; name the one into which the server writes its prediction log.")
 
 
 @app.command(epilog=EXIT_CODES)

@@ -1,5 +1,6 @@
 """erase-log: remove all rows of one key from a shipped prediction log."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -143,6 +144,17 @@ def _hash(header: Header, key: Mapping[str, str], secret: str | None) -> str:
 def _value(name: str, kind: str, text: str) -> Any:
     try:
         text.encode()  # an argument may contain bytes that are not UTF-8
-        return float(text) if kind == "number" else date.fromisoformat(text) if kind == "date" else text
+        if kind == "number":
+            return _number(text)
+        return date.fromisoformat(text) if kind == "date" else text
     except ValueError:
         raise InputError(f"The value {text!r} of {name} is not a {kind}; correct it.") from None
+
+
+def _number(text: str) -> float:
+    """Convert a text to a finite number. In the log, true and false are numbers. Raises ValueError."""
+    number = {"true": 1.0, "false": 0.0}.get(text.lower())
+    number = float(text) if number is None else number
+    if not math.isfinite(number):
+        raise ValueError
+    return number

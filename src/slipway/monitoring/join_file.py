@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -25,7 +26,7 @@ from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
 from slipway.monitoring.labels import Labels, request_ids
 from slipway.monitoring.live_decay import ChampionAnswers
 from slipway.monitoring.live_performance import UNKNOWN
-from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, read_header
+from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, file_name, read_header
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.row_ids import ids_of_keys
@@ -35,7 +36,9 @@ from slipway.serving.log_segments import Header
 
 OUTCOMES = ("joined", "missing", "contradictory", "known_before", "repeated_request", "other_class")
 MAX_LABEL = 100
-"""Maximum length of a slice's value. A limit is needed, because clients choose the values."""
+"""Maximum length of the value of a slice. A limit is needed, because clients choose the values."""
+FIRST, LAST = (pa.scalar(time, COMMON_TYPES.field("time").type) for time in (0, 253_402_214_400_000_000))
+"""Times before 1970 or after the year 9999 are damaged, and Python cannot represent all of them."""
 Slice = tuple[str, str]
 """The column and the value of a slice."""
 
@@ -163,12 +166,22 @@ def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
         logged = [pa.field(RECORD + column.name, TYPES[column.type]) for column in header.columns]
         answers = [pa.field(name, pa.float32(), nullable=False) for name in answer_columns(header)]
         schema = pa.schema([*COMMON_TYPES, *logged, *answers], table.schema.metadata)
-        return table.select(schema.names).cast(schema), header
+        found = table.select(schema.names).cast(schema)
+        _check(name, found, header)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{log.address}/{name} cannot be joined: {reason}; remove it, or name the address of a log."
         ) from None
+    return found, header
+
+
+def _check(name: str, rows: pa.Table, header: Header) -> None:
+    """Raise ValueError if the file is a copy of another file, or if the time of a row is out of range."""
+    if name != file_name(header):
+        raise ValueError(f"it is a copy of {file_name(header)}")
+    if pc.any(pc.or_(pc.less(rows["time"], FIRST), pc.greater(rows["time"], LAST))).as_py():
+        raise ValueError("a time is out of range")
 
 
 @lru_cache(maxsize=2)

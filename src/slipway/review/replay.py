@@ -40,6 +40,7 @@ MAX_SLICES = 8
 MAX_LABEL = 100
 IDENTITY_TYPES = pa.schema({"time": pa.timestamp("us", "UTC"), "request_id": pa.string(), "row": pa.int64()})
 IDENTITY = IDENTITY_TYPES.names
+FIRST = pd.Timestamp(0, tz="UTC")
 SECONDS = "seconds"
 TIMED_RUNS = 5
 Predictions = NDArray[np.float32]
@@ -123,8 +124,9 @@ def _read(store: LogStore, name: str, before: date, key: tuple[str, ...]) -> pd.
         rows[SECONDS] = np.nan
         if SECONDS in table.column_names:
             rows[SECONDS] = pd.to_numeric(table[SECONDS].to_pandas(), errors="coerce")
-        return pd.concat([rows, truth_columns(table, key, before)], axis=1)[rows["time"].notna()]
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+        in_time = rows["time"].between(FIRST, pd.Timestamp(before, tz="UTC"), inclusive="left")
+        return pd.concat([rows, truth_columns(table, key, before)], axis=1)[in_time]
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
 
 

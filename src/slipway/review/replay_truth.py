@@ -39,8 +39,8 @@ def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.Dat
     """
     rows = pd.DataFrame({TRUTH: pd.Series([None] * len(table), dtype=object), ID: None})
     if {TRUTH, KNOWN_AT} <= {*table.column_names}:
-        known = pd.to_datetime(table[KNOWN_AT].to_pandas(), errors="coerce", format="ISO8601")
-        rows[TRUTH] = table[TRUTH].to_pandas().astype(object).where(known < pd.Timestamp(before), None)
+        known = pd.to_datetime(table[KNOWN_AT].to_pandas(), errors="coerce", utc=True, format="ISO8601")
+        rows[TRUTH] = table[TRUTH].to_pandas().astype(object).where(known < pd.Timestamp(before, tz="UTC"), None)
     if _is_identified(table.schema.metadata, key):
         keys = table["key"].cast(pa.string())
         rows[ID] = pc.if_else(pc.match_substring_regex(keys, HASH), keys, None).to_pandas().astype(object)

@@ -161,7 +161,9 @@ class Application:
                 message = {**message, "headers": [*message["headers"], *answer.headers]}
             await send(message)
 
-        await self._rest(scope, receive, with_headers)
+        # FastAPI has no routes for HEAD. uvicorn sends only the headers of the response to HEAD.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._rest({**scope, "method": method}, receive, with_headers)
         return answer
 
 

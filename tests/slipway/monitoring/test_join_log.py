@@ -643,6 +643,28 @@ def test_a_foreign_file_in_the_log_is_one_sentence(join: Join, tmp_path: Path) -
             join([], labels_of((3, 1.0, 1)))
 
 
+@pytest.mark.parametrize("place", ["day=2030-01-01/bundle=0/{name}", "backup/{name}", "{folder}/copy-{name}"])
+def test_a_copy_of_a_file_is_not_counted_twice(join: Join, tmp_path: Path, place: str) -> None:
+    join([(0, ROW)], labels_of((3, 1.0, 1)))
+    (file,) = (tmp_path / "shipped").rglob("*.parquet")
+    folder = file.parent.relative_to(tmp_path / "shipped")
+    copy = tmp_path / "shipped" / place.format(name=file.name, folder=folder)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, copy)
+    with pytest.raises(InputError, match=r"cannot be joined: it is a copy of day=.*\.parquet; remove it"):
+        join([], labels_of((3, 1.0, 1)))
+
+
+@pytest.mark.parametrize("time", [2**62, -1])
+def test_a_time_that_is_out_of_range_is_one_sentence(join: Join, tmp_path: Path, time: int) -> None:
+    join([(0, ROW)], labels_of((3, 1.0, 1)))
+    (file,) = (tmp_path / "shipped").rglob("*.parquet")
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(0, "time", arrow.array([time], arrow.timestamp("us", "UTC"))), file)
+    with pytest.raises(InputError, match=r"cannot be joined: a time is out of range; remove it"):
+        join([], labels_of((3, 1.0, 1)))
+
+
 def test_keys_that_only_add_up_to_hashes_are_refused(join: Join, tmp_path: Path) -> None:
     labels = labels_of((3, 1.0, 1))
     join([(0, ROW), (0, ROW)], labels)

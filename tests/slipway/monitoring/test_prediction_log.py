@@ -695,6 +695,8 @@ def test_an_empty_or_short_secret_finds_nothing_and_is_an_error(
     ("key", "error", "words"),
     [
         ({AREA: "large"}, InputError, "is not a number"),
+        ({AREA: "nan"}, InputError, "'nan' of .* is not a number"),
+        ({AREA: "1e400"}, InputError, "'1e400' of .* is not a number"),
         ({"rooms": "1"}, CheckFailed, "2 files identify rows by other columns than rooms"),
     ],
 )
@@ -723,6 +725,29 @@ def test_the_verbs_ship_and_erase(
     assert (result.code, "1 rows removed from 1 of 2 files" in result.out) == (0, True), result
     result = slipway("erase-log", str(tmp_path / "shipped"), AREA)
     assert (result.code, "Write the key as COLUMN=VALUE" in result.err) == (2, True), result
+
+
+@pytest.mark.parametrize("text", ["1", "1.0", "true", "True"])
+def test_a_boolean_key_is_erased(tmp_path: Path, bundles: dict[str, Path], text: str) -> None:
+    write_log(tmp_path / "log", bundles["public"], areas(0, 1))
+    store = LogStore(str(tmp_path / "shipped"))
+    ship(tmp_path / "log", store, never)
+    assert erase(store, {AREA: text}, None).rows == 1
+    assert shipped(tmp_path / "shipped")[f"record_{AREA}"].tolist() == [0]
+
+
+@pytest.mark.parametrize("pause", ["0", "-1", "nan", "inf", "1e300"])
+def test_an_impossible_pause_of_the_shipper_is_one_sentence(
+    slipway: Callable[..., Result], tmp_path: Path, pause: str
+) -> None:
+    result = slipway("ship-log", str(tmp_path), str(tmp_path / "shipped"), "--every", pause)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "must be more than 0 and at most 86,400 seconds" in result.err
+
+
+def test_a_folder_that_does_not_exist_is_not_shipped(slipway: Callable[..., Result], tmp_path: Path) -> None:
+    result = slipway("ship-log", str(tmp_path / "nothing"), str(tmp_path / "shipped"))
+    assert (result.code, "nothing is not a folder; name the one" in result.err) == (2, True)
 
 
 def test_storage_without_its_package_fails_with_one_sentence(slipway: Callable[..., Result], tmp_path: Path) -> None:

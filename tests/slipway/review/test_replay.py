@@ -373,6 +373,33 @@ def test_hostile_times_do_no_harm(log: Path, champion: Path, challenger: Path, r
     assert len(render_summary(with_result(report, found))) < 60_000
 
 
+@pytest.mark.parametrize("time", [2**62, -(2**62), -1])
+def test_requests_outside_of_the_replayed_time_are_left_out(
+    log: Path, champion: Path, challenger: Path, report: Report, time: int
+) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        times = table["time"].cast(pa.int64()).to_pylist()
+        return table.set_column(0, "time", pa.array([time, *times[1:]], pa.timestamp("us", "UTC")))
+
+    change_files(log, change)
+    found = replay(with_replay(log), champion, challenger, LATER)
+    assert found is not None
+    assert (found.requests, str(found.last)) == (117, date_of(2))
+    assert render_summary(with_result(report, found))
+
+
+def test_the_day_of_a_truth_can_have_a_time_zone(joined: Path, champion: Path, challenger: Path) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        known = table["known_at"].cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+        return table.set_column(table.column_names.index("known_at"), "known_at", known)
+
+    expected = replay(with_replay(joined), champion, challenger, LATER)
+    change_files(joined, change)
+    assert replay(with_replay(joined), champion, challenger, LATER) == expected
+    assert expected
+    assert expected.truth
+
+
 def test_a_log_without_times_has_no_slowest_request(
     log: Path, champion: Path, challenger: Path, report: Report
 ) -> None:

@@ -303,6 +303,15 @@ def test_a_body_of_unclear_length_is_refused(odd_server: Server, headers: bytes,
         assert received.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.parametrize("path", ["/", "/metrics", "/version", "/docs", "/openapi.json", "/nothing"])
+def test_head_has_the_headers_of_get_and_no_body(odd_server: Server, path: str) -> None:
+    with httpx.Client(base_url=odd_server.url) as client:
+        for _ in range(2):  # the connection can be used again
+            head, get = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (get.status_code, b"")
+            assert head.headers["content-type"] == get.headers["content-type"]
+
+
 def test_connect_is_refused(odd_server: Server) -> None:
     with connected(odd_server) as connection:
         connection.sendall(b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n" + REQUEST + BODY)
