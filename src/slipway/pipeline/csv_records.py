@@ -173,7 +173,8 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
         )
     except (csv.Error, pa.ArrowInvalid) as error:
         raise InputError(f"{where} is not CSV ({error}); deliver it again.") from None
-    is_doubtful = QUOTE in block and (ESCAPED_QUOTE in block or TEXT_AFTER_QUOTE.search(content))
+    quotes = block.count(QUOTE)
+    is_doubtful = quotes % 2 or (quotes and (ESCAPED_QUOTE in block or TEXT_AFTER_QUOTE.search(content)))
     if is_doubtful or block.count(b"\n") != len(table) + len(malformed):
         _check_records(content, before - 1, len(table) + len(malformed), where)
     return table, malformed

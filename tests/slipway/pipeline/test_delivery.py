@@ -163,6 +163,13 @@ def test_text_after_a_closing_quote_is_refused(tmp_path: Path, value: str) -> No
         list(read_chunks(path))
 
 
+def test_a_file_that_ends_after_a_line_break_inside_of_quotes_is_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('id,c\n1,fine\n2,"two lines,\n')
+    with pytest.raises(InputError, match=r"x.csv, row 3: a quote is not closed, or a line break is not in quotes"):
+        list(read_chunks(path))
+
+
 @pytest.mark.parametrize(
     ("written", "value"),
     [
