@@ -27,7 +27,7 @@ def staging(followed: Followed, namespaces: dict[str, str]) -> Production:
 
 
 def status(environment: Production) -> dict[str, Any]:
-    """Return the status of the Rollout. It is empty until its controller has read the last change."""
+    """Return the status of the Rollout. It is empty until its controller has observed the last change."""
     items = environment.read("rollouts.argoproj.io")["items"]
     found = items[0] if items else {"metadata": {"generation": 0}, "status": {}}
     current = found.get("status", {})
