@@ -217,4 +217,10 @@ def _is_utf8(name: str) -> bool:
 
 
 def _stamp(info: dict[str, Any]) -> str:
-    return json.dumps({key: str(value) for key, value in stamps_of(info).items() if value is not None})
+    """Return a text that changes when a file changes.
+
+    For a local file, the text includes the time of the inode's last change. Programs such as `rsync --times` can set
+    the time of modification, but not this time.
+    """
+    stamps = {**stamps_of(info), **({"changed": info["created"]} if "ino" in info else {})}
+    return json.dumps({key: str(value) for key, value in stamps.items() if value is not None})
