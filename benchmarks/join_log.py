@@ -32,6 +32,7 @@ from slipway.monitoring.log_tables import file_name, read_header, to_parquet, to
 from slipway.pipeline.tensors import features, tensors
 from slipway.serving.log_segments import Account, Block, Header, LoggedColumn, Segment
 
+LOWEST_PRICE = 1_000
 FILE_ROWS = 20_000
 DAYS = 90
 MOST_GIGABYTES = 2.0
@@ -131,7 +132,8 @@ def write_log(log: Path, labels: Path, rows: int) -> None:
         path.write_bytes(to_parquet(pa.table(columns).replace_schema_metadata({HEADER: msgspec.json.encode(header)})))
         truth = {
             "request_id": changed["request_id"],
-            header.outputs[0]: table["answer"].to_numpy() + random.normal(0, 1e4, count),
+            # A truth below the minimum of the schema would be invalid.
+            header.outputs[0]: np.maximum(table["answer"].to_numpy() + random.normal(0, 1e4, count), LOWEST_PRICE),
             "known_at": pa.array([name]).take(pa.array(np.zeros(count, dtype=np.int64))),
         }
         pq.write_table(pa.table(truth), labels / f"{number:08}.parquet")

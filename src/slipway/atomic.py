@@ -54,6 +54,24 @@ def remove_leftovers(path: Path) -> None:
         os.close(lock)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Lock a directory during the `with` block. Yield False if another process has locked it.
+
+    On a file system without locks, the directory is used without a lock.
+    """
+    try:
+        lock = _lock(folder)
+        is_free = lock is not None
+    except OSError:
+        lock, is_free = None, True
+    try:
+        yield is_free
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 def _locked_workspace(path: Path) -> tuple[Path, int]:
     """Make a directory next to `path`, and lock it until this process ends. Return the directory and its descriptor."""
     while True:
@@ -74,6 +92,9 @@ def _lock(folder: Path) -> int | None:
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass
+    except OSError:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None
 

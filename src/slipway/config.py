@@ -57,7 +57,7 @@ FORMS = {
     REASON: "it must be a text of at most 200 characters on one line",
     LOG_ADDRESS: "it must be a URL such as s3://logs/houses, or an absolute path",
 }
-"""The requirement on a value with each pattern, for messages."""
+"""The explanation of each pattern, for messages."""
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 ONE_MINUS_AUC = "one_minus_auc"
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate", ONE_MINUS_AUC)

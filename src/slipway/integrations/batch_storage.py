@@ -1,8 +1,6 @@
 """Access the files of batch scoring: the input and the output folder, in any storage that fsspec supports."""
 
-import fcntl
 import json
-import os
 import shutil
 import tempfile
 import uuid
@@ -15,6 +13,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from slipway import atomic
 from slipway.delivery_names import HIDDEN
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.storage import describe_error, refuse_empty, stamps_of, without_secrets
@@ -133,20 +132,12 @@ class BatchOutput(_Storage):
             return
         with self._errors():
             self._files.makedirs(self._root, exist_ok=True)
-            folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with suppress(OSError):  # some network file systems have no locks
-                try:
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise InputError(
-                        f"Another run writes to {self.address}; wait for its end, or name another output."
-                    ) from None
+        with atomic.locked(Path(self._root)) as is_free:
+            if not is_free:
+                raise InputError(f"Another run writes to {self.address}; wait for its end, or name another output.")
             self._remove_unfinished()
             yield
             self._remove_unfinished()
-        finally:
-            os.close(folder)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -219,4 +210,10 @@ def _is_utf8(name: str) -> bool:
 
 
 def _stamp(info: dict[str, Any]) -> str:
-    return json.dumps({key: str(value) for key, value in stamps_of(info).items() if value is not None})
+    """Return a text that changes when a file changes.
+
+    For a local file, the text includes the time of the inode's last change. Programs such as `rsync --times` can set
+    the time of modification, but not this time.
+    """
+    stamps = {**stamps_of(info), **({"changed": info["created"]} if "ino" in info else {})}
+    return json.dumps({key: str(value) for key, value in stamps.items() if value is not None})

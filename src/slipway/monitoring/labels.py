@@ -21,6 +21,7 @@ from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.row_ids import Ids, hash_rows
+from slipway.pipeline.tensors import bounds_of
 from slipway.pipeline.typed_rows import BOOLEANS
 
 KNOWN_AT = "known_at"
@@ -129,7 +130,7 @@ def collect(
     for chunk in chunks:
         _require(chunk, model)
         days = _days(chunk[KNOWN_AT])
-        truth = _codes(_classes(chunk, model), codes) if is_classification else _numbers(chunk[model.TARGET])
+        truth = _codes(_classes(chunk, model), codes) if is_classification else _truths(chunk[model.TARGET], model)
         identity = _identity(chunk, model)
         valid = ~np.isnan(truth) & (days > np.iinfo(np.int32).min) & (days <= latest)
         valid &= identity.notna().all(axis=1).to_numpy()
@@ -212,6 +213,17 @@ def _numbers(values: "pd.Series[Any]") -> Floats:
         return np.full(len(values), np.nan)
     numbers: Floats = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _truths(values: "pd.Series[Any]", model: Model) -> Floats:
+    """Convert true values to numbers. Numbers outside of the range that the schema allows become NaN."""
+    numbers = _numbers(values)
+    (low, no_low), (high, no_high) = bounds_of(model.SCHEMA.columns[model.TARGET].checks)
+    if low is not None:
+        numbers[(numbers <= low) if no_low else (numbers < low)] = np.nan
+    if high is not None:
+        numbers[(numbers >= high) if no_high else (numbers > high)] = np.nan
+    return numbers
 
 
 def _booleans(values: "pd.Series[Any]") -> Floats:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slipway import artifacts
+from slipway import artifacts, atomic
 from slipway.bundle import Schema
 from slipway.config import Params, Tune
 from slipway.contract import Model, load_model
@@ -104,18 +104,22 @@ def run(params: Params, engine: Engine, announce: Callable[[int, Trial], None]) 
     """Run the trials that are not finished yet, and return the search.
 
     `announce` is called with the number and the result of each trial, even if an earlier run has finished the trial.
-    Raises InputError if `tune` is not set. Raises CheckFailed if every trial fails.
+    Raises InputError if `tune` is not set, or if another search is running. Raises CheckFailed if every trial fails.
     """
     rules = params.tune
     if rules is None:
         raise InputError("params.yaml has no section `tune`; add one as docs/tune.md describes.")
     name, objective = search_name(params, rules), _objective(params, rules)
-    storage = SearchStorage(STORAGE, name, rules)
-    current = _current(params, rules, objective, storage)
-    trials = []
-    for number, trial in enumerate(islice(_trials(objective, storage, rules, engine), rules.trials)):
-        announce(number, trial)
-        trials.append(trial)
+    STORAGE.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.locked(STORAGE.parent) as is_free:
+        if not is_free:
+            raise InputError(f"Another search writes to {STORAGE}; wait for its end.")
+        storage = SearchStorage(STORAGE, name, rules)
+        current = _current(params, rules, objective, storage)
+        trials = []
+        for number, trial in enumerate(islice(_trials(objective, storage, rules, engine), rules.trials)):
+            announce(number, trial)
+            trials.append(trial)
     search = Search(name, params.task.loss, current, tuple(trials))
     if search.best.outcome.loss is None:
         raise CheckFailed(f"All {len(trials)} trials failed, and the last one because {trials[-1].outcome.error}")

@@ -624,6 +624,25 @@ def test_wrong_labels_fail_with_one_sentence(join: Join, columns: dict[str, Any]
         join([(0, ROW)], pd.DataFrame(columns))
 
 
+@pytest.mark.parametrize(
+    ("checks", "truths"),
+    [
+        ([], [-1e308, 0, 1, 10, 1e308]),
+        ([pa.Check.ge(0)], [0, 1, 10, 1e308]),
+        ([pa.Check.gt(0), pa.Check.lt(10)], [1]),
+        ([pa.Check.in_range(1, 10)], [1, 10]),
+    ],
+)
+def test_a_truth_outside_of_the_range_of_the_schema_is_invalid(checks: list[pa.Check], truths: list[float]) -> None:
+    """A delivery with such a row would quarantine it, and a single huge truth would be an alarm."""
+    model = model_of_odd()
+    model.SCHEMA = model.SCHEMA.update_column("price", checks=checks)
+    given = pd.Series([-1e308, 0, 1, 10, 1e308])
+    rows = pd.DataFrame({"request_id": list("abcde"), "price": given, "known_at": "2025-01-01"})
+    found = collect([rows], model, False, request_ids, TODAY)
+    assert (sorted(found.truth), found.counts.invalid) == (truths, 5 - len(truths))
+
+
 def test_a_missing_log_or_missing_labels_fail_with_one_sentence(
     params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

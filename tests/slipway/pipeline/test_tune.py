@@ -13,6 +13,7 @@ import pytest
 from mlflow.entities import RunStatus, ViewType
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from slipway import atomic
 from slipway.artifacts import HOLDOUT, TRAINING
 from slipway.config import Params, Split, Tune, load_params
 from slipway.errors import CheckFailed, InputError
@@ -304,6 +305,17 @@ def test_the_result_is_a_diff_of_params_yaml(
     assert without.err.startswith(
         "slipway: The package optuna is not installed, but `slipway tune` needs it; run `make"
     )
+
+
+@pytest.mark.usefixtures("split_rows")
+def test_a_second_search_at_the_same_time_is_refused() -> None:
+    STORAGE.parent.mkdir(parents=True)
+    with (
+        atomic.locked(STORAGE.parent),
+        pytest.raises(InputError, match=r"Another search writes to build/tune/trials\.log"),
+    ):
+        search(params_with())
+    assert search(params_with()).best.outcome.loss is not None
 
 
 @pytest.mark.usefixtures("split_rows")

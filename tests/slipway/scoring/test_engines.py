@@ -193,7 +193,7 @@ def test_a_log_is_joined_to_the_same_bytes_on_every_engine(
     with monkeypatch.context() as patch:
         log_and_ship(served, log, [(day, odd.ROW | {odd.AREA: day / 8}) for day in range(6)], patch)
     today = date(2026, 1, 1)
-    labels = {"request_id": [f"r-{i}" for i in range(6)], "price": range(6), "known_at": str(today)}
+    labels = {"request_id": [f"r-{i}" for i in range(6)], "price": range(1_000, 1_006), "known_at": str(today)}
     pd.DataFrame(labels).to_csv(bundle.parent / "labels.csv", index=False)  # the sample's KEY is another one
     release = Release(champion="", loss="", value=1.0, holdout=Holdout(rows=1, first=None, last=None))
     champion = AtRelease(release, load_bundle(served), None, hash_rows([pd.Series([0.25])]))

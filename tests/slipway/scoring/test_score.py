@@ -375,6 +375,20 @@ def rows(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
+def test_a_part_with_other_content_of_the_same_size_and_time_is_scored_again(
+    rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
+) -> None:
+    """`rsync --times` and `cp --preserve` set the time of modification."""
+    run(odd_bundle)
+    before = answers(tmp_path / "out", "a.csv")["prediction"].tolist()
+    path, status = rows / "a.csv", (rows / "a.csv").stat()
+    path.write_text(path.read_text().replace("2001-01-01", "2001-01-02"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    run(odd_bundle)
+    assert answers(tmp_path / "out", "a.csv")["prediction"].tolist() == [each + 100 for each in before]
+
+
 @pytest.mark.parametrize("name", ["answers", "quarantine", "manifests", "answers/week=1"])
 def test_an_input_in_the_results_is_refused(
     name: str, rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
