@@ -1,4 +1,4 @@
-"""An error of the machine's disk is no bug of Slipway. The message names the cause, the file and the fix."""
+"""An error of the disk is not a bug of Slipway. The message names the cause, the file and the fix."""
 
 import errno
 import os

@@ -111,7 +111,7 @@ def test_a_later_delivery_may_deliver_the_key_again(slipway: Run, listed: pd.Dat
         assert ((prices == 77777).sum(), (prices == 88888).sum()) == (6, 2)
 
 
-def test_a_row_that_follows_a_deleted_row_is_no_change_of_that_row(slipway: Run, listed: pd.DataFrame) -> None:
+def test_a_row_that_follows_a_deleted_row_is_not_counted_as_changed(slipway: Run, listed: pd.DataFrame) -> None:
     rules("late_rows: accept", "repeated_keys: replace")
     listed.iloc[:10].assign(price="77777").to_csv("data/1998A.csv", index=False)
     listed.iloc[9:11].assign(price="88888").to_csv("data/1998B.csv", index=False)

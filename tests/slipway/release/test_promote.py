@@ -104,7 +104,7 @@ def test_promote_is_a_no_op_when_the_image_is_already_live(work: Repository, off
     assert (tree(work), work.must("git", "rev-parse", "origin/main")) == (before, tip)
 
 
-def test_promote_tells_the_workflow_whether_it_made_a_release(
+def test_promote_sets_an_output_that_states_whether_it_made_a_release(
     work: Repository, offer: Offer, slipway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failed run rolls back only its own release."""
