@@ -243,7 +243,7 @@ def _whole_numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array,
 
 
 def _within_type(numbers: pa.Array, wrong: Mask | None, dtype: DataType) -> tuple[pa.Array, Mask | None]:
-    """Mark the numbers that the declared type cannot store, too, such as 300 in a column of `uint8`.
+    """Return the numbers, and a mask that also marks those that the type cannot store, such as 300 in a `uint8` column.
 
     NumPy would silently store another number.
     """
