@@ -39,6 +39,7 @@ SOURCES = (
 """
 BATCH_SOURCES = (
     "requirements/batch.txt",
+    "src/slipway/atomic.py",
     "src/slipway/delivery_names.py",
     "src/slipway/image_archives.py",
     "src/slipway/integrations/__init__.py",
