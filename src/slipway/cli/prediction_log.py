@@ -2,9 +2,10 @@
 
 import os
 import signal
-import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -79,12 +80,10 @@ def ship_log(
     from slipway.monitoring.ship_log import delete_expired, ship
 
     _check_shipping(folder, every)
-    stop = threading.Event()
-    if every is not None:
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = None if every is None else StopSignal(every)
     store, cleaned = LogStore(address), None
     while True:
-        last = every is None or stop.is_set()
+        last = stop is None or stop.has_arrived
         try:
             done = ship(folder, store, lambda text: say("ship-log", escape(text)))
             if done.segments or every is None:
@@ -98,9 +97,31 @@ def ship_log(
             if last:
                 raise
             say("ship-log", escape(str(error)))
-        if last:
+        if stop is None or last:
             return
-        stop.wait(every)
+        stop.wait()
+
+
+class StopSignal:
+    """SIGTERM, after which a verb finishes its work and ends.
+
+    The signal is put into a queue. A handler cannot set a `threading.Event`: if the signal arrives while `wait` holds
+    the lock of the event, the process waits for itself and never ends.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self._signals: SimpleQueue[None] = SimpleQueue()
+        signal.signal(signal.SIGTERM, lambda *_: self._signals.put(None))
+
+    @property
+    def has_arrived(self) -> bool:
+        return not self._signals.empty()
+
+    def wait(self) -> None:
+        """Wait for the signal, at most for `pause` seconds."""
+        with suppress(Empty):
+            self._signals.put(self._signals.get(timeout=self._pause))
 
 
 def _check_shipping(folder: Path, every: float | None) -> None:

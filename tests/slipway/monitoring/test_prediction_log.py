@@ -791,6 +791,28 @@ def test_the_shipper_retries_and_ships_the_last_segments_after_sigterm(
     assert sorted(shipped(address)[f"record_{AREA}"]) == [1, 2, 3]
 
 
+WAITING = """
+import signal
+from slipway.cli.prediction_log import StopSignal
+print("ready", flush=True)
+for _ in range(5_000):
+    StopSignal(0.0001).wait()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+"""
+
+
+def test_a_signal_at_any_moment_of_a_pause_does_not_stop_the_process_forever() -> None:
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        ends = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < ends:
+            process.send_signal(signal.SIGTERM)
+        if process.poll() is None:
+            process.kill()
+        assert process.wait() == 0
+
+
 def test_the_shipper_fails_if_the_last_segments_cannot_be_shipped(
     shipper: Callable[..., subprocess.Popen[str]], tmp_path: Path, bundles: dict[str, Path]
 ) -> None:
