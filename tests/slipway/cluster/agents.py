@@ -116,6 +116,11 @@ class Followed:
         commits = {self.agent.applied(each.get("status", {})) for each in found}
         return commits == {git_server.head(self.repository)}
 
+    def replace(self, old: str, new: str) -> None:
+        """Replace the address of the repository in the objects of the agent."""
+        for file in self.objects.glob("*.yaml"):
+            file.write_text(file.read_text().replace(old, new))
+
     def follow(self) -> None:
         """Apply the objects of the agent, and wait until they have applied the last commit."""
         self.production.cluster.must("apply", f"--kustomize={self.objects}")
@@ -142,11 +147,11 @@ def following(agent: Agent, production: Production) -> Iterator[Followed]:
     for environment in ("staging", "production"):
         write_release(production.overlay.with_name(environment), production.images["A"])
     with git_server.serve(followed.repository, os.environ[agent.host]) as url:
-        for file in followed.objects.glob("*.yaml"):
-            file.write_text(file.read_text().replace(TEMPLATE.repository, url))
+        followed.replace(TEMPLATE.repository, url)
         git_server.create(followed.repository)
         try:
             followed.follow()
             yield followed
         finally:
             followed.leave()
+            followed.replace(url, TEMPLATE.repository)

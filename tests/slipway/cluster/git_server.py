@@ -18,9 +18,9 @@ def create(repository: Path) -> None:
 
 
 def commit(repository: Path, message: str) -> None:
-    """Commit all changes."""
+    """Commit all changes. Without changes, make an empty commit."""
     git(repository, "add", "--all")
-    git(repository, *AUTHOR, "commit", "--quiet", f"--message={message}")
+    git(repository, *AUTHOR, "commit", "--quiet", "--allow-empty", f"--message={message}")
 
 
 def head(repository: Path) -> str:
