@@ -270,10 +270,15 @@ def _labels(provenance: Provenance, name: str, environ: Mapping[str, str]) -> di
 
 
 def _last_words(error: BuildError | APIError) -> str:
-    """Write the log of a failed build to a file. Return the last line of the log, or the error of the engine."""
+    """Write the log of a failed build to a file. Return its last error, its last line, or the error of the engine.
+
+    pip's errors and its other output can be in any order, because they come from two streams.
+    """
     chunks = error.build_log if isinstance(error, BuildError) else []
     lines = "".join(chunk.get("stream") or "" for chunk in chunks).strip().splitlines()
     LOG.write_text("\n".join([*lines, str(error)]) + "\n", encoding="utf-8")
+    if errors := [line for line in lines if line.startswith("ERROR: ")]:
+        return errors[-1].rstrip(".")
     return first_line(error) if not lines or lines[-1].lower().startswith("step") else lines[-1].rstrip(".")
 
 

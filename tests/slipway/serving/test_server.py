@@ -365,13 +365,13 @@ def test_the_number_of_connections_is_limited(serve: Serve, odd_bundle: Path) ->
 
 def test_requests_beyond_the_capacity_are_refused_at_once(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_MAX_WAIT="0.001") as server:
-        held = [connected(server) for _ in range(200)]
+        held = [accepted(server) for _ in range(200)]
         for _ in range(3):  # a refused client can try again on its connection
             server.process.send_signal(signal.SIGSTOP)  # so that all of them arrive together
             for each in held:
                 each.sendall(REQUEST + BODY)
             probe = connected(server)
-            probe.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            probe.sendall(PROBE)
             server.process.send_signal(signal.SIGCONT)
             assert answer(probe).startswith(b"HTTP/1.1 200")
             heads = [answer(each) for each in held]
@@ -386,7 +386,7 @@ def test_requests_beyond_the_capacity_are_refused_at_once(serve: Serve, odd_bund
 
 def test_a_refusal_closes_the_connection_if_the_client_requests_it(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_MAX_WAIT="0.001") as server:
-        held = [connected(server) for _ in range(100)]
+        held = [accepted(server) for _ in range(100)]
         server.process.send_signal(signal.SIGSTOP)
         for each in held:
             each.sendall(REQUEST.replace(b"host: x", b"connection: close") + BODY)
@@ -399,6 +399,17 @@ def test_a_refusal_closes_the_connection_if_the_client_requests_it(serve: Serve,
             each.sendall(REQUEST.replace(b"host: x", b"expect: 100-continue"))
         server.process.send_signal(signal.SIGCONT)
         assert {each.recv(65536)[:12] for each in asking[:20]} <= {b"HTTP/1.1 100", b"HTTP/1.1 503"}
+
+
+PROBE = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def accepted(server: Server) -> socket.socket:
+    """Return a connection that the server has accepted, so that requests on many of them can arrive together."""
+    connection = connected(server)
+    connection.sendall(PROBE)
+    assert answer(connection).startswith(b"HTTP/1.1 200")
+    return connection
 
 
 def answer(connection: socket.socket) -> bytes:
