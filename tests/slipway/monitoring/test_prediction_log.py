@@ -794,6 +794,7 @@ def test_the_shipper_retries_and_ships_the_last_segments_after_sigterm(
 WAITING = """
 import signal
 from slipway.cli.prediction_log import StopSignal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("ready", flush=True)
 for _ in range(5_000):
     StopSignal(0.0001).wait()
