@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import pandas as pd
 import pytest
 
@@ -20,6 +21,9 @@ from demo import fork_server
 from slipway import artifacts, cli
 from slipway.config import Validate, load_params
 from tests.slipway import tools
+
+hypothesis.settings.register_profile("slipway", deadline=None)  # a busy machine must not fail a test
+hypothesis.settings.load_profile("slipway")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ROOT = Path(__file__).parents[2]

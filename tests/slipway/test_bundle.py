@@ -30,7 +30,7 @@ def test_the_hash_equals_that_in_the_dvc_file(tmp_path: Path) -> None:
     assert stated == f"{folder_hash(folder)}.dir"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(NAMES, st.binary(max_size=20), max_size=4))
 def test_the_hash_equals_that_of_dvc_for_any_files(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]

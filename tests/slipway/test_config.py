@@ -178,7 +178,7 @@ def test_an_engine_that_cannot_be_used_is_refused(tmp_path: Path, value: str, wo
     assert "secret" not in sentence
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # machines can be slow
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(KEYS), st.text("abcdefgh", min_size=9, max_size=12))
 def test_a_misspelt_key_is_always_refused(
     tmp_path_factory: pytest.TempPathFactory, key: tuple[int, str], name: str

@@ -110,7 +110,7 @@ def test_two_bundles_on_one_page_are_refused() -> None:
         read_page(f'{PAGE}slipway_model_info{{bundle="{"f" * 32}"}} 1\n', BUNDLE)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_random_change_of_a_page_is_read_or_refused(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(PAGE)))

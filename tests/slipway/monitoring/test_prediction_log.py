@@ -343,7 +343,7 @@ def test_readers_ignore_the_unfinished_file_of_a_killed_shipper(
 
 
 def options(store: Store) -> dict[str, Any]:
-    config = {"connect_timeout": 2, "read_timeout": 2, "retries": {"max_attempts": 0}}
+    config = {"connect_timeout": 20, "read_timeout": 20, "retries": {"max_attempts": 0}}
     return {
         "key": store.key,
         "secret": store.secret,

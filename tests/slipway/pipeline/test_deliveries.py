@@ -312,7 +312,7 @@ CELLS = st.one_of(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 16), CELLS), min_size=3, max_size=40))
 def test_no_row_is_lost_for_any_content_of_cells(tmp_path: Path, edits: list[tuple[int, int, str]]) -> None:
     frame = rows()
@@ -323,7 +323,7 @@ def test_no_row_is_lost_for_any_content_of_cells(tmp_path: Path, edits: list[tup
     check_conservation(path, len(frame))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6)), min_size=1, max_size=12))
 def test_any_bytes_give_rows_or_an_error_that_names_the_file(tmp_path: Path, edits: list[tuple[float, bytes]]) -> None:
     content = rows().to_csv(index=False).encode()

@@ -375,7 +375,7 @@ def test_decay_compares_the_champions_loss_at_release_with_its_loss_now() -> Non
     assert judge(scores, evaluation, same_rows, params()).decay is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(30, 2000), st.floats(-5, 5), st.integers(0, 99))
 def test_the_interval_contains_the_difference_and_is_reproducible(rows: int, mean: float, seed: int) -> None:
     gains = np.random.default_rng(seed).normal(mean, 1, rows)
@@ -387,7 +387,7 @@ def test_the_interval_contains_the_difference_and_is_reproducible(rows: int, mea
     assert np.ptp(first.interval) == pytest.approx(2 * normal, rel=0.1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(-3, 3))
 def test_a_worse_model_never_ships(gain: float) -> None:
     given = verdict(gain=gain)

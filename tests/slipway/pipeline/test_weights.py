@@ -95,7 +95,7 @@ def test_rows_without_weight_are_left_out() -> None:
     assert (nothing.value, nothing.judgeable, nothing.interval(0.95)) == (0.0, False, None)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.sampled_from([2, 3]))
 def test_a_weight_counts_as_that_number_of_equal_rows(seed: int, classes: int) -> None:
     random = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.errors import InputError
@@ -54,7 +54,6 @@ def test_component_contains_image_and_annotations() -> None:
     )
 
 
-@settings(deadline=None)
 @given(PROVENANCES, st.none() | st.just("12"), st.none() | st.just(RELEASED.batch))
 def test_component_is_read_without_loss(provenance: Provenance, version: str | None, batch: Image | None) -> None:
     deployed = replace(RELEASED, provenance=provenance, registry_version=version, batch=batch)

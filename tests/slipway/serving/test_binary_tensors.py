@@ -187,7 +187,7 @@ def test_only_the_open_inference_protocol_has_binary_tensors(model: ServedModel)
     assert problem.value.status == 415
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=40), st.integers(0, 400), st.binary(max_size=12))
 def test_random_bytes_raise_nothing_but_a_problem(model: ServedModel, noise: bytes, place: int, length: bytes) -> None:
     body, right = message(array_tensors())

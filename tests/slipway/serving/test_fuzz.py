@@ -125,7 +125,6 @@ def test_no_body_breaks_the_server(bundle: str, request: pytest.FixtureRequest) 
 
     @settings(
         max_examples=most // IN_ONE_EXAMPLE,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
