@@ -207,7 +207,7 @@ class Contender(Artifact):
 
 
 class SliceScore(Artifact):
-    """The mean losses of champion and challenger on one slice of the holdout. `champion` is None for a first model."""
+    """The mean losses of champion and challenger on one slice of the holdout. The first model has no `champion`."""
 
     column: str
     value: str

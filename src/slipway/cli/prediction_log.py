@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from slipway.pipeline.decay import AtRelease
 
 MAX_PAUSE = 86_400
+LogAddress = Annotated[
+    str,
+    typer.Argument(
+        metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.", callback=address_from_start
+    ),
+]
 Secret = Annotated[
     str | None,
     typer.Option(
@@ -133,12 +139,7 @@ def _check_shipping(folder: Path, every: float | None) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def erase_log(
-    address: Annotated[
-        str,
-        typer.Argument(
-            metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.", callback=address_from_start
-        ),
-    ],
+    address: LogAddress,
     key: Annotated[
         list[str],
         typer.Argument(metavar="COLUMN=VALUE...", help="Value of each KEY column of the model, such as customer=4711."),
@@ -163,12 +164,7 @@ def erase_log(
 
 @app.command(epilog=EXIT_CODES)
 def join(
-    address: Annotated[
-        str,
-        typer.Argument(
-            metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.", callback=address_from_start
-        ),
-    ],
+    address: LogAddress,
     labels: Annotated[
         str,
         typer.Argument(

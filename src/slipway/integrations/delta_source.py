@@ -83,7 +83,7 @@ class DeltaSource:
             try:
                 self._write(version, file)
             except FileNotFoundError:
-                raise self._gone(version) from None
+                raise self._gone(version, version) from None
             yield file
 
     def has(self, name: str, ingested: Path) -> bool:  # noqa: ARG002
@@ -126,9 +126,9 @@ class DeltaSource:
         with delta_errors(self.address, SETTING):
             return {*_open(self.address, version).file_uris()}
 
-    def _gone(self, version: int, until: int | None = None) -> InputError:
+    def _gone(self, version: int, until: int) -> InputError:
         """Return the error for a version without files. All versions up to `until` have no files."""
-        name = f"{self._prefix}{version if until is None else until:0{DIGITS}}.parquet"
+        name = f"{self._prefix}{until:0{DIGITS}}.parquet"
         return InputError(
             f"Version {version} of {self.address} was vacuumed, so the rows that it added cannot be read; write the "
             f"rows that are missing in data/ to data/{name}, and record them with `dvc add data`."

@@ -20,6 +20,7 @@ import pygit2
 
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import actions, process
+from slipway.integrations.github_text import REFERENCE, without_effect
 
 MAIN = "main"
 BOT = ("github-actions[bot]", "41898282+github-actions[bot]@users.noreply.github.com")
@@ -32,14 +33,13 @@ GIT_TIMEOUT_SECONDS = 300.0
 CHARTS_GIT_TIMEOUT_SECONDS = 30.0
 """Time limit of one git command on a branch that contains only charts."""
 EFFECTIVE = re.compile(
-    r"[@#](?=\w)|\bGH(?=-\d)|/(issues|pull|discussions)/(?=\d)"
+    rf"{REFERENCE}|/(issues|pull|discussions)/(?=\d)"
     r"|\[(?=(skip|no) ci\]|ci skip\]|skip actions\]|actions skip\])|\bskip-checks:",
     re.IGNORECASE,
 )
 """Matches the start of each text that has an effect in a commit message on GitHub: it mentions a person, closes an
 issue, or skips workflows.
 """
-ZERO_WIDTH = "\u200b"
 PROTECTED = ("protected branch", "GH006", "GH013", "rule violations", "pre-receive hook declined")
 """Words that GitHub and other servers print if a rule of the repository refuses a push."""
 REFUSED = (
@@ -108,7 +108,7 @@ class _Clone:
         return sorted(line.split("\t")[1].removeprefix("refs/heads/") for line in listed.splitlines())
 
     def commit(self, base: Snapshot | None, files: Files, message: str) -> str:
-        """Write a commit on top of `base`, or a commit without a parent if `base` is None.
+        """Write a commit on top of `base`. Without `base`, the commit has no parent.
 
         The message can contain names from data, so nothing in it has an effect on GitHub.
         """
@@ -122,8 +122,8 @@ class _Clone:
                 mode = index[path].mode if path in index else pygit2.enums.FileMode.BLOB
                 index.add(pygit2.IndexEntry(path, self.repository.create_blob(content), mode))
         tree, parents = index.write_tree(self.repository), [base.commit.id] if base else []
-        inert = EFFECTIVE.sub(lambda found: f"{found[0]}{ZERO_WIDTH}", message)
-        return str(self.repository.create_commit(None, self.author, self.author, inert, tree, parents))
+        text = without_effect(message, EFFECTIVE)
+        return str(self.repository.create_commit(None, self.author, self.author, text, tree, parents))
 
     def push(self, commit: str, branch: str) -> str | None:
         """Push a commit to a branch. Return None on success, else everything that git printed."""

@@ -3,7 +3,6 @@
 The join of a file can run in another process or on another machine.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -26,7 +25,7 @@ from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
 from slipway.monitoring.labels import Labels, request_ids
 from slipway.monitoring.live_decay import ChampionAnswers
 from slipway.monitoring.live_performance import UNKNOWN
-from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, file_name, read_header
+from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, file_name, read_header, read_table
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.row_ids import ids_of_keys
@@ -161,7 +160,7 @@ def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
     """Read a file of a prediction log. Raises InputError if the file is not part of a log."""
     content = log.read(name)
     try:
-        table = pq.read_table(io.BytesIO(content))
+        table = read_table(content)
         header = read_header(table.schema)
         logged = [pa.field(RECORD + column.name, TYPES[column.type]) for column in header.columns]
         answers = [pa.field(name, pa.float32(), nullable=False) for name in answer_columns(header)]

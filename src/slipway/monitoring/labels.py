@@ -22,7 +22,7 @@ from slipway.errors import InputError
 from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.row_ids import Ids, hash_rows
 from slipway.pipeline.tensors import bounds_of
-from slipway.pipeline.typed_rows import BOOLEANS
+from slipway.pipeline.typed_rows import BOOLEANS, TRUE
 
 KNOWN_AT = "known_at"
 REQUEST_ID, ROW = "request_id", "row"
@@ -228,7 +228,7 @@ def _truths(values: "pd.Series[Any]", model: Model) -> Floats:
 
 def _booleans(values: "pd.Series[Any]") -> Floats:
     """Convert values to 1 and 0. Values that a delivery cannot contain as booleans become NaN."""
-    numbers = {text: float(text in ("true", "1")) for text in BOOLEANS}
+    numbers = {text: float(text in TRUE) for text in BOOLEANS}
     found: Floats = _texts(values).str.lower().map(numbers).to_numpy(dtype=np.float64, na_value=np.nan)
     return found
 

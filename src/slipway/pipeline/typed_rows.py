@@ -28,7 +28,8 @@ from slipway.pipeline.delivery import Chunk
 
 ISO_8601 = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
 ISO_8601_WITH_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})$"
-BOOLEANS = ("true", "false", "1", "0")
+TRUE = ("true", "1")
+BOOLEANS = (*TRUE, "false", "0")
 """The texts that are read as booleans, in upper or lower case."""
 YEARS = "from 1678 to 2261"
 """The years whose dates can be stored in nanoseconds, for messages."""
@@ -277,7 +278,7 @@ def _booleans(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask
         raise _other_type(batch, name, kind, "true or false")
     texts = pc.utf8_lower(pc.cast(values, pa.string()))
     known = pc.is_in(texts, pa.array(BOOLEANS))
-    found = pc.if_else(known, pc.is_in(texts, pa.array(["true", "1"])), None)
+    found = pc.if_else(known, pc.is_in(texts, pa.array(TRUE)), None)
     wrong = pc.and_(values.is_valid(), pc.invert(known))
     return found, _mask(wrong) if pc.any(wrong).as_py() else None
 

@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from slipway.errors import InputError
 from slipway.integrations.git import Snapshot
 from slipway.release import component
-from slipway.release.component import Deployed
+from slipway.release.component import Deployed, Image
 
 OVERLAYS = "kustomize/overlays"
 STAGING = "staging"
@@ -117,6 +117,12 @@ def previous(history: Sequence[Release]) -> int | None:
 def rollbacks(history: Sequence[Release]) -> frozenset[int]:
     """Return the indices of the rollbacks: the releases that restored an earlier release."""
     return _replay(history)[1]
+
+
+def rollback_of(history: Sequence[Release], image: Image) -> Release | None:
+    """Return the rollback that ended the last release of an image. Return None if no rollback ended it."""
+    number = next((number for number, each in enumerate(history) if each.deployed.image == image), 0)
+    return history[number - 1] if number and number - 1 in rollbacks(history) else None
 
 
 def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:

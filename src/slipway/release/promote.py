@@ -1,6 +1,6 @@
 """Release and roll back models, by commits on `main` that change the image of an environment."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.config import Params
@@ -19,7 +19,7 @@ from slipway.release.history import (
     release_file,
     releases,
     require_component,
-    rollbacks,
+    rollback_of,
 )
 
 
@@ -49,7 +49,7 @@ def promote(
             return {}
         require_component(now, environment)
         if environment == PRODUCTION and not again:
-            _refuse_withdrawn(list(releases(now, environment)), image)
+            _refuse_withdrawn(releases(now, environment), image)
         files = {release_file(environment): render(Deployed(image, provenance, version, batch))}
         return files | (_candidate_files(now, made_of, candidate) if environment == PRODUCTION else {})
 
@@ -106,15 +106,14 @@ def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) ->
     return deployed is not None and deployed.image == image and batch in (None, deployed.batch)
 
 
-def _refuse_withdrawn(history: list[Release], image: Image) -> None:
+def _refuse_withdrawn(history: Iterable[Release], image: Image) -> None:
     """Raise CheckFailed if a rollback ended the last release of an image.
 
     Without this check, a repeated job would release the model again that the first attempt of the job rolled back.
     """
-    number = next((number for number, each in enumerate(history) if each.deployed.image == image), 0)
-    if number and number - 1 in rollbacks(history):
+    if by := rollback_of(list(history), image):
         raise CheckFailed(
-            f"{image.tag} was rolled back by {history[number - 1].commit[:12]}; merge a change that gives another "
+            f"{image.tag} was rolled back by {by.commit[:12]}; merge a change that gives another "
             "bundle, or release this one with `--again` or the input `again` of the workflow Ship."
         )
 

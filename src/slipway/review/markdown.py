@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from slipway.integrations.github_text import REFERENCE, without_effect
 from slipway.review.layout import Block, Chart, Code, Document, Table, Text, lay_out, printable
 from slipway.review.report import Report
 
@@ -15,9 +16,8 @@ ROW_LIMITS = (40, 12, 4, 1)
 MAX_CELL_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 2_000
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!&])")
-LINKING = re.compile(r"[@#](?=\w)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d)", re.IGNORECASE)
+LINKING = re.compile(rf"{REFERENCE}|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
 """Matches the start of a text that GitHub turns into a mention, a reference or a link."""
-ZERO_WIDTH = "\u200b"
 
 
 def render_comment(report: Report, charts: str | None, notes: Sequence[str] = ()) -> str:
@@ -38,7 +38,7 @@ def escape(text: str) -> str:
     """Return text as one line that GitHub shows without markup, mentions, references, links or invisible characters."""
     line = printable(text)
     clipped = line if len(line) <= MAX_TEXT_CHARACTERS else f"{line[:MAX_TEXT_CHARACTERS]}…"
-    return SPECIAL.sub(r"\\\1", LINKING.sub(lambda found: f"{found[0]}{ZERO_WIDTH}", clipped))
+    return SPECIAL.sub(r"\\\1", without_effect(clipped, LINKING))
 
 
 def _fit(document: Document, charts: str | None, notes: Sequence[str], max_characters: int) -> str:

@@ -44,9 +44,9 @@ class Predicted(Struct, frozen=True, gc=False):
     values: Sequence[Any]
     """The values of the row, or of each column if the request has several rows, as the client sent them."""
     is_single: bool
-    predictions: Predictions
     size: int
     """Size of the request body in bytes."""
+    predictions: Predictions
 
 
 class Answer(Struct, frozen=True):
@@ -158,7 +158,7 @@ class PredictionHandler:
             text = route.protocol(body)
             if self._log is None:
                 return self.respond(headers, 200, JSON, text)
-            predicted = Predicted(*self._model.records.take_values(), self._model.predictions, len(body))
+            predicted = Predicted(*self._model.records.take_values(), len(body), self._model.predictions)
             return self.respond(headers, 200, JSON, text, predicted)
         except Exception as error:
             return self.explain(headers, error)
@@ -206,7 +206,7 @@ class PredictionHandler:
             send(self.explain(headers, result))
             return
         try:
-            predicted = None if values is None else Predicted(*values[:2], result, values[2])
+            predicted = None if values is None else Predicted(*values, result)
             answer = self.respond(headers, 200, JSON, route.protocol.write(result, form), predicted)
         except Exception as error:
             answer = self.explain(headers, error)

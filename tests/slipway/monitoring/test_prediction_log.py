@@ -113,7 +113,7 @@ def test_a_log_of_a_classifier_has_the_probability_of_each_class(tmp_path: Path,
     log._outputs = ("no", "yes")
     values = (3.0, 2.0, date(2001, 1, 1), "b", "x")
     with log:
-        predicted = Predicted(values, True, np.array([[0.25, 0.75]], dtype=np.float32), 10)
+        predicted = Predicted(values, True, 10, np.array([[0.25, 0.75]], dtype=np.float32))
         log.add(Answer(200, b"x-request-id: r\r\n", b""), predicted, 0.1)
     ship(folder, LogStore(str(address)), never)
     assert shipped(address)[["answer_no", "answer_yes"]].to_numpy().tolist() == [[0.25, 0.75]]

@@ -163,10 +163,19 @@ def test_text_after_a_closing_quote_is_refused(tmp_path: Path, value: str) -> No
         list(read_chunks(path))
 
 
-def test_a_file_that_ends_after_a_line_break_inside_of_quotes_is_truncated(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('"two lines,', "a quote is not closed, or a line break is not in quotes"),
+        ('"5\\" pipe"', "a quote in a value has a backslash before it; write such a"),
+    ],
+    ids=["end of the file", "backslash of Spark"],
+)
+def test_a_quote_that_does_not_end_its_value_is_refused(tmp_path: Path, value: str, words: str) -> None:
+    """Without the second error, the value would get a wrong text without a fault."""
     path = tmp_path / "x.csv"
-    path.write_text('id,c\n1,fine\n2,"two lines,\n')
-    with pytest.raises(InputError, match=r"x.csv, row 3: a quote is not closed, or a line break is not in quotes"):
+    path.write_text(f"n,text\n1,plain\n2,{value}\n")
+    with pytest.raises(InputError, match=rf"x.csv, row 3: {words}"):
         list(read_chunks(path))
 
 
@@ -195,14 +204,6 @@ def test_a_file_may_end_with_control_z(block: int) -> None:
         assert [row for each in read for row in each.table["id"].to_pylist()] == ["1", "2"]
     with pytest.raises(InputError, match="truncated"):
         list(csv_records.read_csv(io.BytesIO(content + b"3,\x1a"), "x.csv", block))
-
-
-def test_a_quote_after_a_backslash_is_refused_inside_of_a_value(tmp_path: Path) -> None:
-    """Spark writes quotes in this way. Each value would then get a wrong text without a fault."""
-    path = tmp_path / "x.csv"
-    path.write_text('n,text\n1,plain\n2,"5\\" pipe"\n')
-    with pytest.raises(InputError, match=r"x.csv, row 3: a quote in a value has a backslash before it; write such a"):
-        list(read_chunks(path))
 
 
 @pytest.mark.parametrize(
