@@ -75,6 +75,8 @@ def s3(folder: Path, again: Store | None = None) -> Iterator[Store]:
     names += ("volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
     command = [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-dir={folder / 'files'}", "-volume.max=20", "-master.volumeSizeLimitMB=64", "-filer", "-s3"]
+    # The default is 1% of the disk, and then each PUT waits: 2.5 GB of a disk of 250 GB.
+    command += ["-volume.minFreeSpace=64MiB"]
     command += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{name}={port}" for name, port in zip(names, free, strict=True)]
     with (folder / "log").open("wb") as log:
