@@ -2,9 +2,10 @@
 
 Two servers with the champion run on one core: one server without the log, and one server that logs every row to a local
 folder. No column is private. On another core, wrk posts real records: one record per request over 16 keep-alive
-connections, and 1,000 records per request over two connections. The servers take turns in short rounds, and their order
-changes in each round. A ratio compares two loads that followed each other, and the result is the median over the
-rounds. Segments are deleted between the loads, as the process that ships the log would do.
+connections, and 1,000 records per request over two connections. The servers take turns in short rounds. Each round
+starts new servers, because two processes with the same code can differ by several percent, and the order of the servers
+changes. A ratio compares two loads that followed each other, and the result is the median over the rounds. Segments are
+deleted between the loads, as the process that ships the log would do.
 
 The log must contain every row that was answered, so the benchmark also reads the server's counts of logged rows. At the
 end, a third server gets the same load, and its segments are never shipped, as with a bucket that does not answer. It
@@ -17,9 +18,11 @@ import shutil
 import statistics
 import tempfile
 import urllib.request
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -54,7 +57,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8, help="number of rounds")
+    parser.add_argument("--rounds", type=int, default=12, help="number of rounds")
     parser.add_argument("--seconds", type=float, default=3.0, help="duration of each load in a round")
     return parser.parse_args()
 
@@ -79,12 +82,14 @@ def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[Loads, Loads,
     files = {name: write_bodies(scratch / f"{name}.txt", each) for name, each in bodies.items()}
     bundle, log = marked_bundle(scratch / "bundle"), scratch / "log"
     loads: dict[bool, Loads] = {logged: {name: [] for name in WAYS} for logged in (False, True)}
-    with ExitStack() as stack:
-        servers = {
-            False: stack.enter_context(stopping(start_slipway(scratch, free_port(), bundle=bundle))),
-            True: stack.enter_context(stopping(start_slipway(scratch, free_port(), bundle=bundle, prediction_log=log))),
-        }
-        for number in range(arguments.rounds):
+    settings_of: dict[bool, dict[str, Any]] = {False: {}, True: {"prediction_log": log}}
+    rows: Counter[str] = Counter()
+    for number in range(arguments.rounds):
+        with ExitStack() as stack:
+            servers = {
+                logged: stack.enter_context(stopping(start_slipway(scratch, free_port(), bundle=bundle, **settings)))
+                for logged, settings in settings_of.items()
+            }
             for name, connections in WAYS.items():
                 for logged in (False, True) if number % 2 else (True, False):
                     load(servers[logged], "/predict", files[name], connections=connections, seconds=WARM_UP)
@@ -94,8 +99,11 @@ def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[Loads, Loads,
                     loads[logged][name].append(done)
                     for segment in segments(log):
                         segment.unlink()
-            console.print(f"[dim]round {number + 1} of {arguments.rounds}[/]")
-        return loads[False], loads[True], _account(servers[True]), _unshipped(scratch, bundle, files, servers[False])
+            rows.update(_account(servers[True]))
+            if number == arguments.rounds - 1:
+                unshipped = _unshipped(scratch, bundle, files, servers[False])
+        console.print(f"[dim]round {number + 1} of {arguments.rounds}[/]")
+    return loads[False], loads[True], rows, unshipped
 
 
 def _unshipped(scratch: Path, bundle: Path, files: dict[str, Path], off: Server) -> Unshipped:

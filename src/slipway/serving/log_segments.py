@@ -8,6 +8,7 @@ other frame is a `Block` with the rows of one request, or a `SingleRows` with ro
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from slipway.errors import InputError
 MAGIC = b"slipway prediction log 1\n"
 SUFFIX = ".segment"
 PARTIAL = ".partial"
+PIECE = 65_536
+"""Number of bytes that are written without a pause."""
 
 HASH = re.compile(r"[0-9a-f]{8,64}")
 """Matches the hash of a bundle, and the name of a server process.
@@ -148,8 +151,8 @@ def segment_name(header: Header) -> str:
     return f"{header.day}-{header.instance}-{header.number:08}{SUFFIX}"
 
 
-def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path:
-    """Write a segment from its header and its other frames.
+def write_segment(folder: Path, header: Header, blocks: Sequence[bytes], pause: float = 0.0) -> Path:
+    """Write a segment from its header and its other frames, with a pause in seconds after each `PIECE`.
 
     Even if the process is killed while it writes, the segment is either complete or absent. Raises OSError if the
     segment cannot be written.
@@ -160,9 +163,14 @@ def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path
         with partial.open("xb") as file:  # an existing link is never followed
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(MAGIC)
+            unpaused = 0
             for frame in (encode(header), *blocks):
                 file.write(len(frame).to_bytes(4, "little"))
                 file.write(frame)
+                unpaused += len(frame)
+                if unpaused >= PIECE:
+                    time.sleep(pause)
+                    unpaused = 0
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -7,6 +7,7 @@ counted, and the server continues to answer requests.
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -43,8 +44,11 @@ BLOCK_BYTES = 262_144
 SEGMENT_BYTES = 4 * 1_048_576
 MAX_QUEUE = 16 * 1_048_576
 """Maximum size in bytes of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""
+PAUSE = 0.001
+"""Pause in seconds between pieces of a segment. Without it, writing a segment delays requests by milliseconds."""
 LAST_WRITE = 5.0
 """Time limit in seconds for the thread to write the last segments when the server stops."""
+IS_LITTLE = sys.byteorder == "little"
 ID_START = len(b"x-request-id: ")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECONDS_PER_DAY = 86_400
@@ -81,7 +85,7 @@ class PredictionLog(Collector):
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
-        self._day = 0
+        self._day = self._day_start = self._day_end = 0
         self._pending: list[tuple[bytes, float, float, Predicted]] = []
         self._pending_bytes = 0
         self._queue: deque[QueuedBlock] = deque()
@@ -116,7 +120,7 @@ class PredictionLog(Collector):
         now = time.time()
         with self._lock:
             self._answered += len(predicted.predictions)
-            if now // SECONDS_PER_DAY != self._day:
+            if not self._day_start <= now < self._day_end:
                 self._start_day(now)
             if self._columns.refusal:
                 self._drop("not_allowed", len(predicted.predictions))
@@ -146,6 +150,7 @@ class PredictionLog(Collector):
     def _start_day(self, now: float) -> None:
         self._seal()
         self._day = int(now // SECONDS_PER_DAY)
+        self._day_start, self._day_end = self._day * SECONDS_PER_DAY, (self._day + 1) * SECONDS_PER_DAY
 
     def _seal(self) -> None:
         """Encode the pending rows. The caller must hold the lock."""
@@ -260,7 +265,7 @@ class PredictionLog(Collector):
             if self._folder_bytes + sum(map(len, frames)) > self._max_bytes:
                 reason = "folder_full"
             else:
-                write_segment(self.folder, self._header(blocks[0].day, rows), frames)
+                write_segment(self.folder, self._header(blocks[0].day, rows), frames, PAUSE)
                 reason = ""
         except Exception as error:
             self._report(error)
@@ -314,12 +319,12 @@ class PredictionLog(Collector):
 
 
 def _as_bytes(predictions: NDArray[np.float32]) -> bytes:
-    return predictions.astype("<f4", copy=False).tobytes()
+    return predictions.tobytes() if IS_LITTLE else predictions.astype("<f4").tobytes()
 
 
 def _request_id(head: bytes) -> str:
     """Return the request id from the first header line of a response."""
-    return head[ID_START : head.index(b"\r")].decode("ascii")
+    return str(head[ID_START : head.index(b"\r")], "ascii")
 
 
 def _size(folder: Path) -> int:

@@ -26,6 +26,7 @@ from slipway.serving import prediction_log
 from slipway.serving.log_segments import (
     MAGIC,
     PARTIAL,
+    PIECE,
     SUFFIX,
     LoggedColumn,
     Row,
@@ -637,6 +638,23 @@ def test_a_killed_server_leaves_what_it_has_written(serve: Serve, public: Path, 
         server.process.kill()
         server.process.wait()
     assert check_account(folder) == (1, 20)
+
+
+def test_a_segment_is_written_in_pieces_with_pauses(
+    handler: Handler, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[float, int]] = []
+    monkeypatch.setattr(
+        "time.sleep", lambda pause: sizes.append((pause, next(folder.glob(f"*{PARTIAL}")).stat().st_size))
+    )
+    made = handler()
+    with log_of(made):
+        for _ in range(10):
+            predict(made, ROW | {"note": "x" * PIECE})
+    assert len(sizes) > 1
+    assert {pause for pause, _ in sizes} == {prediction_log.PAUSE}
+    assert all(written >= number * PIECE for number, (_, written) in enumerate(sizes))
+    assert len(logged_rows(folder)) == 10
 
 
 def test_a_truncated_segment_is_an_error(handler: Handler, folder: Path) -> None:
