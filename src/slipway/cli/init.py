@@ -20,7 +20,7 @@ Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first r
   dvc add data && dvc repro     ends with the verdict `first`
   dvc push                      data and models, to the DVC remote
   make manifests                alerts and dashboard for the features of this model
-  make test                     checks that the model keeps the contract
+  make test                     checks that src/model/ implements the interface in src/slipway/contract.py
   a pull request                merging it releases the model
   README.md, NOTICE, .github/CODEOWNERS    owners, purpose, source of the data
   docs/github.md, docs/clusters.md         rules of main, secrets, the agent in the cluster

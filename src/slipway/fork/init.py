@@ -38,14 +38,14 @@ PAGES = {  # the first words of each file in the template, and its content in a 
         """\
 # {name}
 
-State here what the model predicts, for whom, and who answers for it.
+State here what the model predicts, who uses the predictions, and who maintains the model.
 
-The model ships by pull requests, with the framework Slipway. A change of data or code opens a pull request. Its report
-compares the new model with the one in production, and merging it releases exactly that model.
+This repository uses the framework Slipway. The report on a pull request compares the new model with the model in
+production. Merging the pull request releases exactly the new model.
 
-[Make it yours](docs/make-it-yours.md) describes the way to the first release, and [the documentation](docs/README.md)
+[Make it yours](docs/make-it-yours.md) shows every step up to the first release, and [the documentation](docs/README.md)
 lists the other tasks. `make` lists the make targets, and `slipway --help` the verbs. `make test` checks that
-`src/model/` keeps its contract.
+`src/model/` implements the interface in `src/slipway/contract.py`.
 """,
     ),
 }

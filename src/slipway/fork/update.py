@@ -126,7 +126,7 @@ def next_steps(update: Update) -> Iterator[tuple[str, str]]:
         yield "make pipeline", "trains and judges the model with the new code; it ships only with the verdict `ship`"
     if "image" in update.jobs:
         yield "make image", "builds and tests the image, because the server changes"
-    yield "make test", "checks that the model keeps the contract"
+    yield "make test", "checks that src/model/ implements src/slipway/contract.py"
     yield "git commit -m 'Update the framework'", "on a branch, for a pull request"
 
 

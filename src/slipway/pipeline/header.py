@@ -67,10 +67,12 @@ def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
     """Return the reason why no row of a CSV file can be read, to be appended to a message, or ""."""
     if not malformed:
         return ""
-    faults = {fault for fault, _ in malformed.values()}
-    fault = f", because each row {faults.pop()}" if len(faults) == 1 else ""
-    comma = all(text.rstrip("\r\n").endswith(",") for _, text in malformed.values())
-    return f"{fault}: each ends with a comma, which the header does not" if comma else fault
+    row, (fault, _) = min(malformed.items())
+    is_common = all(each == fault for each, _ in malformed.values())
+    because = f", because each row {fault}" if is_common else f", for example because row {row} {fault}"
+    if all(text.rstrip("\r\n").endswith(",") for _, text in malformed.values()):
+        return f"{because}: each ends with a comma, which the header does not"
+    return f"{because}: quote each value that contains a comma" if "values instead of" in fault else because
 
 
 def _causes(

@@ -142,12 +142,22 @@ def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
     )
 
 
+FIXES = {
+    " is missing": (
+        "correct or remove the delivery, or declare the column with `nullable=True` if its values may be missing"
+    ),
+    " is not a number": "write numbers like 1234.5, without a decimal comma, separators of thousands or a unit",
+}
+"""What to do about most invalid rows, by the end of their reason."""
+
+
 def check_share(where: str, counts: DeliveryCounts, most: float) -> None:
     """Raise CheckFailed if the share of invalid rows in a delivery is larger than `most`."""
     if counts.quarantined > most * counts.rows:
         reason, rows = max(counts.reasons.items(), key=lambda item: item[1])
+        fix = next((fix for end, fix in FIXES.items() if reason.endswith(end)), "correct or remove the delivery")
         raise CheckFailed(
             f"{where}: {counts.quarantined} of {counts.rows} rows are invalid, more than "
             f"validate.max_invalid_share ({most:.0%}) allows, most often because {reason} ({rows} rows); "
-            f"correct or remove the delivery ({artifacts.QUARANTINE} has the rows)."
+            f"{fix} ({artifacts.QUARANTINE} has the rows)."
         )

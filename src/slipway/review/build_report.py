@@ -239,7 +239,7 @@ def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[P
     return tuple(
         ParameterChange(key=key, old=_value(change, "old"), new=_value(change, "new"))
         for file in found.get("diff", {}).values()
-        for key, change in file.items()
+        for key, change in sorted(file.items())
     )
 
 

@@ -116,8 +116,8 @@ def _warnings(report: Report) -> tuple[str, ...]:
         warnings.append(f"This change also changes the rules that judge it: {shown}.")
     if report.revision.lock == "not as committed":
         warnings.append(
-            "The pipeline writes another dvc.lock than the one in this change, perhaps because another processor wrote "
-            "it. The release commits the dvc.lock that the pipeline writes."
+            "The pipeline writes another dvc.lock than the one in this change, perhaps because dvc.lock is not "
+            "committed or another processor wrote it. The release commits the dvc.lock that the pipeline writes."
         )
     return tuple(warnings)
 

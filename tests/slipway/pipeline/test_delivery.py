@@ -479,6 +479,14 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda b: b"\n".join(line + b"," * (n > 0 and line != b"") for n, line in enumerate(b.split(b"\n"))),
         "has no rows that can be read, because each row has 18 values instead of 17: each ends with a comma",
     ),
+    "decimal commas": (
+        lambda b: b.replace(b".", b","),
+        "has no rows that can be read, because each row has 19 values instead of 17: quote each value that contains",
+    ),
+    "some decimal commas": (
+        lambda b: b"\n".join(line + b",5" * (1 + n % 2 if n and line else 0) for n, line in enumerate(b.split(b"\n"))),
+        r"has no rows that can be read, for example because row \d+ has \d+ values instead of 17: quote each value",
+    ),
     "UTF-16": (lambda b: b.decode().encode("utf-16"), "is UTF-16; deliver the file in UTF-8"),
     "UTF-16 without a mark": (lambda b: b.decode().encode("utf-16-le"), "is UTF-16; deliver the file in UTF-8"),
     "UTF-32": (lambda b: b.decode().encode("utf-32"), "is UTF-32; deliver the file in UTF-8"),
