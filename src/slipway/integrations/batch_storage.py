@@ -213,7 +213,11 @@ def _stamp(info: dict[str, Any]) -> str:
     """Return a text that changes when a file changes.
 
     For a local file, the text includes the time of the inode's last change. Programs such as `rsync --times` can set
-    the time of modification, but not this time.
+    the time of modification, but not this time. For a link, the text describes the file that the link leads to.
     """
-    stamps = {**stamps_of(info), **({"changed": info["created"]} if "ino" in info else {})}
+    stamps = stamps_of(info)
+    if "ino" in info:
+        with suppress(OSError):  # a link to nothing
+            status = Path(info["name"]).stat()
+            stamps |= {"size": status.st_size, "mtime": status.st_mtime, "changed": status.st_ctime}
     return json.dumps({key: str(value) for key, value in stamps.items() if value is not None})
