@@ -173,8 +173,8 @@ def rollback(
 ) -> None:
     """Restore an earlier release: push a commit to `main` of origin.
 
-    By default, restores the newest release of another image that was not rolled back or removed by hand. Reads `main` of
-    origin. The commit changes the image of the environment and, for production, the champion. Exits 1 if there is no
+    By default, restores the newest release of another image that was not rolled back or removed by hand. Reads `main`
+    of origin. The commit changes the image of the environment and, for production, the champion. Exits 1 if there is no
     earlier release. Exits 0 without a commit if the release to restore is already live, or if the live image does not
     have the digest of --digest.
     """

@@ -23,6 +23,9 @@ UNFINISHED = ".unfinished"
 RESULTS = ("answers", "quarantine", "manifests", UNFINISHED)
 """Subfolders of an output folder."""
 
+LONGEST_NAME = 255 - len(".parquet")
+"""Maximum length in bytes of a name in the input. A file system accepts 255 bytes, and the results get a suffix."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -73,6 +76,11 @@ class BatchInput(_Storage):
         for part in parts:
             if not _is_utf8(part.name):
                 raise InputError(f"{self.address} has a file whose name is not UTF-8, {part.name!r}; rename it.")
+            if any(len(step.encode()) > LONGEST_NAME for step in part.name.split("/")):
+                raise InputError(
+                    f"{self.address} has a file or folder whose name is longer than {LONGEST_NAME} bytes, "
+                    f"{part.name[:40]!r}…; rename it, so that its results can be named after it."
+                )
         if not parts:
             raise InputError(f"{self.address} does not exist or has no files; name a file, or a folder of files.")
         return sorted(parts, key=lambda part: part.name)

@@ -456,6 +456,17 @@ def test_a_file_name_that_is_not_utf_8_is_refused(rows: Path, odd_bundle: Path, 
         run(odd_bundle)
 
 
+def test_a_file_name_that_is_too_long_for_the_results_is_refused(
+    rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
+) -> None:
+    (rows / "a.csv").rename(rows / ("n" * 244 + ".csv"))
+    with pytest.raises(InputError, match=r"whose name is longer than 247 bytes, 'nnn.*; rename it"):
+        run(odd_bundle)
+    (rows / ("n" * 244 + ".csv")).rename(rows / ("n" * 243 + ".csv"))
+    run(odd_bundle)
+    assert (tmp_path / ("out/answers/" + "n" * 243 + ".csv.parquet")).exists()
+
+
 @pytest.mark.parametrize("address", ["", "/", " "])
 def test_an_empty_address_is_not_the_working_directory(address: str, rows: Path, odd_bundle: Path) -> None:
     for given in ({"source": address}, {"source": rows, "output": address}):
