@@ -107,7 +107,7 @@ def promote(
         bool,
         typer.Option(
             envvar="SLIPWAY_AGAIN",
-            help="Release an image even if production was rolled back from it. Default: exit 1 for such an image.",
+            help="Release a model even if production was rolled back from it. Default: exit 1 for such a model.",
         ),
     ] = False,
 ) -> None:
@@ -116,7 +116,7 @@ def promote(
     Reads build/release/, origin and, if one is configured, the model registry. The commit changes the file in
     kustomize/ that sets the image of the environment. For production, the commit also changes champion.dvc, dvc.lock
     and metrics/. Exits 1 if another model was released after the candidate was made, if production was rolled back from
-    this image, or if origin rejects the push. Exits 0 without a commit if this image is already live in the
+    this model, or if origin rejects the push. Exits 0 without a commit if this image is already live in the
     environment. In a workflow, writes `released` (true or false) to GITHUB_OUTPUT: whether it made a commit.
     """
     from slipway.release.component import BATCH, Image
@@ -173,8 +173,8 @@ def rollback(
 ) -> None:
     """Restore an earlier release: push a commit to `main` of origin.
 
-    By default, restores the newest release that differs from the live release and was not rolled back. Reads `main` of
-    origin. The commit changes the image of the environment and, for production, the champion. Exits 1 if there is no
+    By default, restores the newest release of another image that was not rolled back or removed by hand. Reads `main`
+    of origin. The commit changes the image of the environment and, for production, the champion. Exits 1 if there is no
     earlier release. Exits 0 without a commit if the release to restore is already live, or if the live image does not
     have the digest of --digest.
     """

@@ -23,6 +23,9 @@ UNFINISHED = ".unfinished"
 RESULTS = ("answers", "quarantine", "manifests", UNFINISHED)
 """Subfolders of an output folder."""
 
+LONGEST_NAME = 255 - len(".parquet")
+"""Maximum length in bytes of a name in the input. A file system accepts 255 bytes, and the results get a suffix."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -73,6 +76,11 @@ class BatchInput(_Storage):
         for part in parts:
             if not _is_utf8(part.name):
                 raise InputError(f"{self.address} has a file whose name is not UTF-8, {part.name!r}; rename it.")
+            if any(len(step.encode()) > LONGEST_NAME for step in part.name.split("/")):
+                raise InputError(
+                    f"{self.address} has a file or folder whose name is longer than {LONGEST_NAME} bytes, "
+                    f"{part.name[:40]!r}…; rename it, so that its results can be named after it."
+                )
         if not parts:
             raise InputError(f"{self.address} does not exist or has no files; name a file, or a folder of files.")
         return sorted(parts, key=lambda part: part.name)
@@ -213,7 +221,11 @@ def _stamp(info: dict[str, Any]) -> str:
     """Return a text that changes when a file changes.
 
     For a local file, the text includes the time of the inode's last change. Programs such as `rsync --times` can set
-    the time of modification, but not this time.
+    the time of modification, but not this time. For a link, the text describes the file that the link leads to.
     """
-    stamps = {**stamps_of(info), **({"changed": info["created"]} if "ino" in info else {})}
+    stamps = stamps_of(info)
+    if "ino" in info:
+        with suppress(OSError):  # a link to nothing
+            status = Path(info["name"]).stat()
+            stamps |= {"size": status.st_size, "mtime": status.st_mtime, "changed": status.st_ctime}
     return json.dumps({key: str(value) for key, value in stamps.items() if value is not None})

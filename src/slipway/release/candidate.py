@@ -5,7 +5,7 @@ its path in the repository. The jobs of the workflow `Ship` pass this folder on 
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import Snapshot, snapshot
 from slipway.provenance import Provenance
 from slipway.release import registry, review_lookup, reviewed_bundle
-from slipway.release.history import PRODUCTION, Release, live, object_id, releases, withdrawn_by
+from slipway.release.component import Deployed
+from slipway.release.history import PRODUCTION, live, object_id, refuse_withdrawn, releases
 from slipway.release.image import SOURCES, provenance_at_head
 from slipway.release.model_card import CARD, model_card
 from slipway.release.review_lookup import Review
@@ -84,17 +85,17 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     stays = same or landed
     bundle = (verdict.champion_bundle if stays else None) or verdict.challenger_bundle
 
-    def same_server(commit: str) -> bool:
-        return _same_sources(commit, head)
+    def same_server(deployed: Deployed) -> bool:
+        return _same_sources(deployed.provenance.commit or "none", head)
 
     now = live(head, PRODUCTION)
-    runs = now is not None and now.provenance.bundle == bundle and same_server(now.provenance.commit or "")
+    runs = now is not None and now.provenance.bundle == bundle and same_server(now)
     if landed and (runs or verdict.champion_bundle is None):
         return Outcome(None, f"nothing to release: {_why_held(verdict)}")
     if same and runs:
         return Outcome(None, f"nothing to release: {PRODUCTION} runs this model and this server already")
     if not again:
-        _refuse_withdrawn(history, bundle, same_server)
+        refuse_withdrawn(history, bundle, same_server)
     if review and not landed:
         words, reason = clear(verdict, review), verdict.reason
     else:  # for the champion, take the verdict of its own release
@@ -195,14 +196,6 @@ def _refuse_uncommitted() -> None:
         process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # changed by an earlier call
 
 
-def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable[[str], bool]) -> None:
-    if by := withdrawn_by(history, bundle, same_server):
-        raise CheckFailed(
-            f"Bundle {bundle} was rolled back by {by.commit[:12]}; merge a change that gives another bundle, or "
-            "release this one with `slipway candidate --again` or the input `again` of the workflow Ship."
-        )
-
-
 def _crown(verdict: Verdict) -> None:
     """Make the challenger the champion, and run the pipeline again. This run must give the verdict `unchanged`."""
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
@@ -225,7 +218,7 @@ def _crown(verdict: Verdict) -> None:
 def _same_sources(commit: str, head: Snapshot) -> bool:
     """Return True if the image of `commit` and the image of `head` are built from the same server files."""
     try:
-        other = snapshot(commit or "none")
+        other = snapshot(commit)
     except InputError:
         return False
     return all(object_id(other, path) == object_id(head, path) for path in SOURCES)

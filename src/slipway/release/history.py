@@ -4,17 +4,16 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 import pygit2
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from slipway.errors import InputError
+from slipway.errors import CheckFailed, InputError
 from slipway.integrations.git import Snapshot
 from slipway.release import component
-from slipway.release.component import Deployed, Image
+from slipway.release.component import Deployed
 
 OVERLAYS = "kustomize/overlays"
 STAGING = "staging"
@@ -25,13 +24,17 @@ COMPONENT = "release"
 
 @dataclass(frozen=True)
 class Release:
-    """A commit that changed what an environment runs. `before` is the hash of its first parent."""
+    """A commit that changed what an environment runs. `before` is the hash of its first parent.
+
+    `is_first` is True if nothing was live before. Several releases are first if a person removed a release by hand.
+    """
 
     commit: str
     before: str | None
     when: datetime
     subject: str
     deployed: Deployed
+    is_first: bool = False
 
 
 def overlay_file(environment: str) -> str:
@@ -97,7 +100,8 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
             if now is not None and now != earlier:
                 when = datetime.fromtimestamp(at.commit.commit_time, UTC)
                 subject = at.commit.message.partition("\n")[0]
-                yield Release(at.name, before.name if before else None, when, subject, now)
+                is_first = earlier is None and (before is None or _is_absent(before, environment))
+                yield Release(at.name, before.name if before else None, when, subject, now, is_first)
         if before is None:
             return
         at, now = before, earlier
@@ -106,40 +110,37 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
 def previous(history: Sequence[Release]) -> int | None:
     """Return the index of the release that a rollback restores by default, or None if there is no earlier one.
 
-    The result is the newest release that differs from the live release and was not itself rolled back.
+    The result is the newest release with another image than the live release that was not itself rolled back.
     """
     standing, _ = _replay(history)
-    if len(standing) < 2:
-        return None
-    return next(number for number, each in enumerate(history) if each.deployed == standing[-2])
+    return standing[-2] if len(standing) > 1 else None
 
 
 def rollbacks(history: Sequence[Release]) -> frozenset[int]:
     """Return the indices of the rollbacks: the releases that restored an earlier release."""
-    return _replay(history)[1]
+    return frozenset(_replay(history)[1].values())
 
 
-def rollback_of(history: Sequence[Release], image: Image) -> Release | None:
-    """Return the rollback that ended the last release of an image. Return None if no rollback ended it."""
-    number = next((number for number, each in enumerate(history) if each.deployed.image == image), 0)
-    return history[number - 1] if number and number - 1 in rollbacks(history) else None
+def refuse_withdrawn(history: Sequence[Release], bundle: str, is_same_server: Callable[[Deployed], bool]) -> None:
+    """Raise CheckFailed if a rollback ended the last release of a bundle, or its last release with the same server.
 
-
-def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:
-    """Return the rollback that ended the last release of a bundle. Return None if no rollback ended it.
-
-    A rollback can restore another server with the same bundle, so that the bundle stays live. Such a rollback is
-    returned only if it removed the server that would be released now. `same_server` takes the commit that an image was
-    built from, and returns True if the image has the server that would be released now.
+    The second case is a rollback to another server with the same bundle. `is_same_server` returns True if a release has
+    the server that would be released now. Without this check, a repeated job or the next merge would release the model
+    again.
     """
-    back = rollbacks(history)
-    live = bool(history) and history[0].deployed.provenance.bundle == bundle
-    for number, (newer, this) in enumerate(pairwise(history)):
-        provenance = this.deployed.provenance
-        kept = live or newer.deployed.provenance.bundle == bundle
-        if provenance.bundle == bundle and (not kept or same_server(provenance.commit or "")):
-            return newer if number in back else None
-    return None
+
+    def is_same_bundle(deployed: Deployed) -> bool:
+        return deployed.provenance.bundle == bundle
+
+    _, ended = _replay(history)
+    of_bundle = [number for number, each in enumerate(history) if is_same_bundle(each.deployed)]
+    of_server = [number for number in of_bundle if is_same_server(history[number].deployed)]
+    for number in (*of_bundle[:1], *of_server[:1]):
+        if number in ended:
+            raise CheckFailed(
+                f"Bundle {bundle} was rolled back by {history[ended[number]].commit[:12]}; merge a change that gives "
+                "another bundle, or release this one with `--again` or the input `again` of the workflow Ship."
+            )
 
 
 def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
@@ -150,22 +151,24 @@ def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
         return None
 
 
-def _replay(history: Sequence[Release]) -> tuple[list[Deployed], frozenset[int]]:
-    """Replay the releases on a stack of deployed states, oldest first.
+def _replay(history: Sequence[Release]) -> tuple[list[int], dict[int, int]]:
+    """Replay the releases on a stack, oldest first. Return the stack, and the rollback of each release.
 
-    A new state is pushed. A return to an earlier state pops all states above it. Returns the stack, with the live state
-    last, and the indices of the releases that popped states.
+    A new image is pushed. A return to an earlier image pops all images above it. A release that only changes the batch
+    image or the registry version replaces the release of the same image. Releases are given by their indices: the stack
+    ends with the live release, and each release that was rolled back is mapped to its rollback.
     """
-    standing: list[Deployed] = []
-    back = set()
+    standing: list[int] = []
+    ended: dict[int, int] = {}
     for number in reversed(range(len(history))):
-        deployed = history[number].deployed
-        if deployed not in standing:
-            standing.append(deployed)
-        elif standing[-1] != deployed:
-            back.add(number)
-            del standing[standing.index(deployed) + 1 :]
-    return standing, frozenset(back)
+        if history[number].is_first:
+            standing.clear()
+        images = [history[each].deployed.image for each in standing]
+        image = history[number].deployed.image
+        place = images.index(image) if image in images else len(images)
+        ended |= dict.fromkeys(standing[place + 1 :], number)
+        standing[place:] = [number]
+    return standing, ended
 
 
 def _live(at: Snapshot, environment: str) -> Deployed | None:
@@ -179,3 +182,11 @@ def _live_or_none(at: Snapshot, environment: str) -> Deployed | None:
         return _live(at, environment)
     except InputError:
         return None
+
+
+def _is_absent(at: Snapshot, environment: str) -> bool:
+    """Return True if nothing is live. Return False if the release component is damaged."""
+    try:
+        return _live(at, environment) is None
+    except InputError:
+        return False

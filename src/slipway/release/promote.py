@@ -1,6 +1,6 @@
 """Release and roll back models, by commits on `main` that change the image of an environment."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.config import Params
@@ -16,10 +16,10 @@ from slipway.release.history import (
     Release,
     live,
     previous,
+    refuse_withdrawn,
     release_file,
     releases,
     require_component,
-    rollback_of,
 )
 
 
@@ -35,7 +35,7 @@ def promote(
 
     `batch` is the image that scores files with the candidate. A release to production also makes the candidate the
     champion. Raises CheckFailed if the champion has changed since the candidate was evaluated, if production was rolled
-    back from this image and `again` is false, or if the commit cannot be pushed.
+    back from this bundle or image and `again` is false, or if the commit cannot be pushed.
     """
     if _runs(tip(environ), environment, image, batch):
         return None
@@ -49,7 +49,8 @@ def promote(
             return {}
         require_component(now, environment)
         if environment == PRODUCTION and not again:
-            _refuse_withdrawn(releases(now, environment), image)
+            history = list(releases(now, environment))
+            refuse_withdrawn(history, provenance.bundle, lambda deployed: deployed.image == image)
         files = {release_file(environment): render(Deployed(image, provenance, version, batch))}
         return files | (_candidate_files(now, made_of, candidate) if environment == PRODUCTION else {})
 
@@ -61,10 +62,10 @@ def roll_back(
 ) -> tuple[str | None, Release]:
     """Restore the release that was live at the commit `to`.
 
-    If `to` is None, restore the newest earlier release that was not rolled back itself. Returns the commit of the
-    rollback, and the release that is live now. The commit is None if nothing had to be restored: the release is already
-    live, or `digest` is given and the live image has another digest. Raises CheckFailed if there is no earlier release,
-    or if `to` is None and another release is made at the same time.
+    If `to` is None, restore the newest release of another image that was not rolled back itself. Returns the commit of
+    the rollback, and the release that is live now. The commit is None if nothing had to be restored: the release is
+    already live, or `digest` is given and the live image has another digest. Raises CheckFailed if there is no earlier
+    release, or if `to` is None and another release is made at the same time.
     """
 
     def is_another(deployed: Deployed | None) -> bool:
@@ -104,18 +105,6 @@ def roll_back(
 def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) -> bool:
     deployed = live(now, environment)
     return deployed is not None and deployed.image == image and batch in (None, deployed.batch)
-
-
-def _refuse_withdrawn(history: Iterable[Release], image: Image) -> None:
-    """Raise CheckFailed if a rollback ended the last release of an image.
-
-    Without this check, a repeated job would release the model again that the first attempt of the job rolled back.
-    """
-    if by := rollback_of(list(history), image):
-        raise CheckFailed(
-            f"{image.tag} was rolled back by {by.commit[:12]}; merge a change that gives another "
-            "bundle, or release this one with `--again` or the input `again` of the workflow Ship."
-        )
 
 
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:

@@ -124,9 +124,10 @@ def test_promote_does_not_repeat_a_release_that_was_rolled_back(
     release(work, offer, slipway, 2, "two")
     assert slipway("rollback", PRODUCTION).code == 0
     before, back = tree(work), work.must("git", "rev-parse", "origin/main")[:12]
-    result = slipway("promote", PRODUCTION, *flags(2))
-    words = f"{image(2).tag} was rolled back by {back}; merge a change that gives another bundle, or release this one"
-    assert (result.code, words in result.err, tree(work)) == (1, True, before), result.err
+    words = f"was rolled back by {back}; merge a change that gives another bundle, or release this one"
+    for number in (2, 3):  # also as another image of the same bundle
+        result = slipway("promote", PRODUCTION, *flags(number))
+        assert (result.code, words in result.err, tree(work)) == (1, True, before), result.err
     promoted(slipway, STAGING, 2)
     monkeypatch.setenv("SLIPWAY_AGAIN", "true")
     promoted(slipway, PRODUCTION, 2)
@@ -156,7 +157,7 @@ def test_promote_of_a_new_server_fails_if_the_champion_was_rolled_back_meanwhile
     same.write(FILE)
     assert slipway("rollback", PRODUCTION).code == 0
     before = tree(work)
-    result = slipway("promote", PRODUCTION, *flags(3))
+    result = slipway("promote", PRODUCTION, *flags(3), "--again")
     assert result.code == 1
     assert "champion.dvc has changed since the candidate was judged" in result.err
     assert tree(work) == before
@@ -341,6 +342,32 @@ def test_rollback_after_a_model_came_back_restores_the_one_before_it(
     result = slipway("rollback", PRODUCTION)
     assert f"{image(2).tag} is live" in result.out, result.err
     assert tree(work) == of_a
+
+
+def test_rollback_after_a_batch_image_was_added_restores_another_model(
+    work: Repository, offer: Offer, slipway: Run
+) -> None:
+    """A second run of Ship has added the batch image to the release that fails."""
+    first = release(work, offer, slipway, 1, "one")
+    release(work, offer, slipway, 2, "two")
+    result = slipway("promote", PRODUCTION, *flags(2), "--batch-digest", f"sha256:{7:064x}")
+    assert result.code == 0, result.err
+    result = slipway("rollback", PRODUCTION, "--digest", str(image(2).digest))
+    assert f"{image(1).tag} is live" in result.out, result
+    assert tree(work) == first
+
+
+def test_rollback_does_not_restore_a_release_that_a_person_has_reverted(
+    work: Repository, offer: Offer, slipway: Run
+) -> None:
+    """The first release has no earlier release, so its revert is the only rollback."""
+    release(work, offer, slipway, 1, "bad")
+    work.must("git", "pull", "--quiet", "--ff-only", "origin", "main")
+    work.must("git", "-c", "user.name=T", "-c", "user.email=t@localhost", "revert", "--no-edit", "HEAD")
+    work.must("git", "push", "--quiet", "origin", "HEAD:main")
+    second = release(work, offer, slipway, 2, "worse")
+    result = slipway("rollback", PRODUCTION)
+    assert (result.code, "has no earlier release" in result.err, tree(work)) == (1, True, second), result
 
 
 def test_rollback_of_a_failed_release_is_a_no_op_if_a_person_has_rolled_it_back(

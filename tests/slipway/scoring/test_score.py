@@ -389,6 +389,33 @@ def test_a_part_with_other_content_of_the_same_size_and_time_is_scored_again(
     assert answers(tmp_path / "out", "a.csv")["prediction"].tolist() == [each + 100 for each in before]
 
 
+def test_a_link_to_a_file_is_scored_again_after_the_file_has_changed(
+    rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
+) -> None:
+    (rows / "a.csv").rename(tmp_path / "elsewhere.csv")
+    (rows / "a.csv").symlink_to(tmp_path / "elsewhere.csv")
+    run(odd_bundle)
+    before = answers(tmp_path / "out", "a.csv")["prediction"].tolist()
+    path = tmp_path / "elsewhere.csv"
+    path.write_text(path.read_text().replace("2001-01-01", "2001-01-02"))
+    run(odd_bundle)
+    assert answers(tmp_path / "out", "a.csv")["prediction"].tolist() == [each + 100 for each in before]
+
+
+def test_links_and_pipes_without_a_file_are_quarantined(
+    rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
+) -> None:
+    (rows / "folder.csv").symlink_to(tmp_path)
+    (rows / "nothing.csv").symlink_to(tmp_path / "nothing")
+    (rows / "round.csv").symlink_to(rows / "round.csv")
+    os.mkfifo(rows / "pipe.csv")  # reading it would wait forever
+    summary = run(odd_bundle)
+    assert (summary.answered, sorted(summary.faults)) == (2, ["folder.csv", "nothing.csv", "pipe.csv", "round.csv"])
+    assert "pipe.csv is neither a file nor a link to a file; deliver the file itself" in summary.faults["pipe.csv"]
+    (tmp_path / "nothing").write_bytes((rows / "a.csv").read_bytes())
+    assert run(odd_bundle).answered == 4
+
+
 @pytest.mark.parametrize("name", ["answers", "quarantine", "manifests", "answers/week=1"])
 def test_an_input_in_the_results_is_refused(
     name: str, rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
@@ -427,6 +454,17 @@ def test_a_file_name_that_is_not_utf_8_is_refused(rows: Path, odd_bundle: Path, 
     (rows / "a.csv").rename(rows / os.fsdecode(b"\xff.csv"))
     with pytest.raises(InputError, match=r"has a file whose name is not UTF-8, '\\udcff.csv'; rename it"):
         run(odd_bundle)
+
+
+def test_a_file_name_that_is_too_long_for_the_results_is_refused(
+    rows: Path, odd_bundle: Path, run: Score, tmp_path: Path
+) -> None:
+    (rows / "a.csv").rename(rows / ("n" * 244 + ".csv"))
+    with pytest.raises(InputError, match=r"whose name is longer than 247 bytes, 'nnn.*; rename it"):
+        run(odd_bundle)
+    (rows / ("n" * 244 + ".csv")).rename(rows / ("n" * 243 + ".csv"))
+    run(odd_bundle)
+    assert (tmp_path / ("out/answers/" + "n" * 243 + ".csv.parquet")).exists()
 
 
 @pytest.mark.parametrize("address", ["", "/", " "])
