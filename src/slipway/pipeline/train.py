@@ -27,7 +27,9 @@ from slipway.pipeline.published import (
     example_rows,
     least_rows,
     publishable,
+    refuse_delivered_examples,
     refuse_rare_tokens,
+    refuse_texts_in_graph,
     refuse_unique_values,
     with_typical_values,
 )
@@ -59,11 +61,15 @@ def run(params: Params, model: Model) -> Parity:
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     with row_reader(model) as read:
         training, holdout = read(artifacts.TRAINING, schema), read(artifacts.HOLDOUT, schema)
-        refuse_unique_values(training, model, params.train.minimum_value_rows)
+        minimum = params.train.minimum_value_rows
+        refuse_unique_values(training, model, minimum)
+        least = {column.name: least_rows(column, model, minimum) for column in schema.columns}
+        refuse_delivered_examples(model, [training, holdout], schema, least)
         _check_features(training, schema)
         fitted = fit_checked(model, training, params, classes)
-        refuse_rare_tokens(fitted, training, schema, params.train.minimum_value_rows)
+        refuse_rare_tokens(fitted, training, schema, minimum)
         graph = export.to_onnx(fitted, schema)
+        refuse_texts_in_graph(fitted, graph, training, schema, minimum)
         if params.train.check_determinism and params.train.threads == 1:
             _check_determinism(model, training, params, schema, graph)
 
@@ -78,7 +84,7 @@ def run(params: Params, model: Model) -> Parity:
             schema = schema.model_copy(update={"decision": decision})
 
         with atomic.replacing(artifacts.BUNDLE) as fresh:
-            _write_bundle(fresh, graph, schema, training, model, params.train)
+            _write_bundle(fresh, graph, schema, training, model, params.train, least)
     return parity
 
 
@@ -221,6 +227,7 @@ def _write_bundle(
     training: Rows,
     model: Model,
     rules: Train,
+    least: Mapping[str, int],
 ) -> None:
     folder.mkdir()
     (folder / bundle.MODEL).write_bytes(graph.SerializeToString(deterministic=True))
@@ -229,7 +236,6 @@ def _write_bundle(
     np.save(folder / bundle.TRAINING_ROWS, np.sort(ids), allow_pickle=False)
     written = bundle.load_bundle(folder)
     predictions, signals = _predict(written, training, schema)
-    least = {column.name: least_rows(column, model, rules.minimum_value_rows) for column in schema.columns}
     reference = _reference(training, predictions, signals, schema, least)
     counted = within_series(reference, rules.max_metric_series)
     (folder / bundle.REFERENCE).write_text(counted.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pandera.pandas as pa
 import pytest
@@ -14,8 +15,9 @@ from pandera.engines.pandas_engine import DateTime
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 
 from slipway import artifacts
 from slipway.bundle import Column, Schema
@@ -24,7 +26,7 @@ from slipway.contract import check_contract
 from slipway.errors import InputError
 from slipway.pipeline import train
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.published import example_rows, refuse_rare_tokens
+from slipway.pipeline.published import example_rows, refuse_rare_tokens, refuse_texts_in_graph
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.training_rows import InMemory
 from slipway.pipeline.validate import check_deliveries
@@ -173,6 +175,94 @@ def test_a_vocabulary_with_rare_tokens_is_refused(trained: Callable[..., Any]) -
     assert b"number1" in (artifacts.BUNDLE / "model.onnx").read_bytes()
 
 
+ENCODERS = (
+    OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+    OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
+    TargetEncoder(target_type="continuous", cv=KFold(2)),
+)
+
+
+def encode(encoder: Any) -> Callable[..., Any]:
+    def fit(features: pd.DataFrame, target: "pd.Series[float]", settings: Mapping[str, Any], seed: int) -> Any:  # noqa: ARG001
+        columns = ColumnTransformer([("e", encoder, ["city"]), ("n", "passthrough", ["size"])])
+        return make_pipeline(columns, Ridge()).fit(features, target)
+
+    return fit
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda each: type(each).__name__)
+def test_a_graph_with_whole_texts_is_refused(trained: Callable[..., Any], encoder: Any) -> None:
+    texts = ["a question"] * 100 + [f"my password is hunter{i // 2}" for i in range(100)]
+    own = {"fit": encode(encoder), "EXAMPLES": ({"size": 1, "city": "a question"},)}
+    with pytest.raises(InputError, match="the graph would publish 50 whole texts that fewer than 10 train") as error:
+        trained(texts, model(TEXT, **own))
+    assert "hunter" not in str(error.value)
+    assert not artifacts.BUNDLE.exists()
+    trained(texts, model(TEXT, **own), minimum_value_rows=1)
+    assert b"hunter" in (artifacts.BUNDLE / "model.onnx").read_bytes()
+    trained(["a question"] * 100 + ["an answer"] * 100, model(TEXT, **own))
+
+
+def _graph(*texts: str) -> onnx.ModelProto:
+    """Return a graph with texts in an attribute, in a constant, and in the graph of a branch."""
+    table = onnx.helper.make_node("LabelEncoder", ["x"], ["y"], keys_strings=texts[:1])
+    inner = onnx.helper.make_graph([], "inner", [], [])
+    inner.initializer.append(onnx.helper.make_tensor("c", onnx.TensorProto.STRING, [1], [texts[-1].encode()]))
+    branch = onnx.helper.make_node("If", ["z"], ["w"], then_branch=inner)
+    return onnx.helper.make_model(onnx.helper.make_graph([table, branch], "g", [], []))
+
+
+@pytest.mark.parametrize(
+    ("texts", "stored", "refused"),
+    [
+        (["Hunter2 ", "the house"], ["hunter2", "x"], 1),
+        (["hunter2", "the house"], ["x", "hunter2"], 1),
+        (["hunter2", "my hunter2"], ["hunter2", "x"], 0),
+        (["é", "the house"], ["é", "é"], 0),
+        (["mail", "the house"], ["mail", "x"], 0),
+        (["yes", "the house"], ["yes", "x"], 0),
+        (["however", "the house"], ["however", "x"], 0),
+        (["Rome", "the house"], ["rome", "x"], 0),
+    ],
+    ids=["folded", "inner graph", "in enough rows", "a letter", "a category", "a class", "a stop word", "listed"],
+)
+def test_only_texts_of_few_rows_are_refused_in_a_graph(texts: list[str], stored: list[str], refused: int) -> None:
+    frame = pd.DataFrame({"channel": ["mail", "chat"], "body": texts})
+    kinds: list[Any] = ["category", "text"]
+    columns = tuple(Column(name=name, type=kind, required=True) for name, kind in zip(frame, kinds, strict=True))
+    schema = Schema(kind="classification", key=("id",), target="price", classes=("no", "yes"), columns=columns)
+    fitted = [CountVectorizer(stop_words="english").fit(["a house"]), CountVectorizer(vocabulary=["rome"]).fit(["a"])]
+    rows = InMemory(frame, frame, "price")
+    if not refused:
+        refuse_texts_in_graph(fitted, _graph(*stored), rows, schema, 2)
+        return
+    with pytest.raises(InputError, match=f"would publish {refused} whole texts that fewer than 2 training rows have"):
+        refuse_texts_in_graph(fitted, _graph(*stored), rows, schema, 2)
+
+
+@pytest.mark.parametrize("kind", [TEXT, pa.Column(str)], ids=["text", "category"])
+def test_examples_of_few_delivered_rows_are_refused(trained: Callable[..., Any], kind: pa.Column) -> None:
+    texts = ["a house"] * 190 + ["my password is hunter2"] * 10
+    own = {"fit": fit_words(10)}
+    secret = ({"size": 1, "city": " my password is hunter2"},)
+    trained(texts, model(kind, **own, EXAMPLES=secret))
+    with pytest.raises(InputError, match="EXAMPLES has a value of 'city' that the deliveries have in 9 of") as error:
+        trained([*texts[:-1], "a house"], model(kind, **own, EXAMPLES=secret))
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [TEXT, pa.Column(str)], ids=["text", "category"])
+def test_examples_that_are_not_rows_are_refused(kind: pa.Column) -> None:
+    for examples, words in (
+        ("abc", "EXAMPLES has the type str; use a tuple of dictionaries"),
+        ({"size": 1, "city": "a"}, "EXAMPLES has the type dict; use a tuple"),
+        (pd.DataFrame({"size": [1.0], "city": ["a"]}), "EXAMPLES has the type DataFrame; use a tuple"),
+        (({"size": 1, "city": "a"}, None), "row 2 of EXAMPLES has the type NoneType; use a dictionary"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_contract(model(kind, EXAMPLES=examples))
+
+
 @pytest.mark.parametrize("kind", ["text", "category"])
 def test_a_token_in_several_texts_of_a_row_counts_as_one_row(kind: Any) -> None:
     frame = pd.DataFrame({"subject": ["the house"] * 9 + ["the secret"], "body": ["the house"] * 9 + ["secret"]})
@@ -252,9 +342,26 @@ def test_a_wrong_declaration_is_refused(column: pa.Column, names: dict[str, Any]
         ({"size": 1, "city": "x" * 91}, "a value of 'city' does not fit the schema"),
         ({"size": "one", "city": "x"}, "a value of 'size' does not fit the schema"),
         ({"city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": float("inf"), "city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": 1e39, "city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": 10**400, "city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": 1, "city": ["x"]}, "a value of 'city' does not fit the schema"),
+        ({"size": 1, "city": ""}, "a value of 'city' does not fit the schema"),
+        ({"size": 1, "city": "\ud800"}, "a value of 'city' does not fit the schema"),
         ({"size": 1, "city": "x", "price": 3}, "has 'price', which is not in FEATURES"),
     ],
-    ids=["too long", "not a number", "missing", "unknown"],
+    ids=[
+        "too long",
+        "not a number",
+        "missing",
+        "infinite",
+        "beyond float32",
+        "beyond float64",
+        "a list",
+        "an empty text",
+        "half a character",
+        "unknown",
+    ],
 )
 def test_an_example_that_does_not_fit_is_refused(example: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
