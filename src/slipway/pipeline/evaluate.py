@@ -223,7 +223,7 @@ def _hold_contest(
     rows = measure.features(holdout)
     decisions = {name: bundle.schema.decision for name, bundle in bundles.items()} | {"baseline": measure.decision}
     losses = {name: measure.losses(truth, answer, rows, decisions[name]) for name, answer in answers.items()}
-    slices = slice_labels(holdout, params.evaluate.slices, model)
+    slices = slice_labels(holdout, params.evaluate.slices, model, params.train.minimum_value_rows)
     return ScoredHoldout(holdout, slices, truth, answers, losses, measure.weights(holdout))
 
 

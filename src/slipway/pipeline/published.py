@@ -35,6 +35,8 @@ MAX_UNIQUE = 0.1
 MAX_EXAMPLES = 100
 STRING_FIELDS = {("AttributeProto", "s"), ("AttributeProto", "strings"), ("TensorProto", "string_data")}
 """The fields of an ONNX graph that contain texts."""
+NUMBER_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.UINT8)
+ARRAY_NUMBERS = 8
 PHRASE_WORDS = 5
 """Maximum number of words in a text that is also searched inside of longer texts. Tokens have few words."""
 
@@ -112,6 +114,57 @@ def refuse_texts_in_graph(fitted: Any, graph: onnx.ModelProto, training: Rows, s
             f"have; do not encode {' or '.join(map(repr, schema.texts))} as a category, but use a vectorizer with "
             f"`min_df={minimum}`, or declare a column without private values as a category."
         )
+
+
+def refuse_arrays_in_graph(graph: onnx.ModelProto, training: Rows, schema: Schema, minimum: int) -> None:
+    """Raise InputError if the graph contains vectors or images of training rows, as a nearest-neighbour model does.
+
+    Vectors and images with fewer than `ARRAY_NUMBERS` numbers, or with equal numbers only, are not compared, because
+    weights can be equal to them by chance.
+    """
+    for name, column in schema.arrays.items():
+        size = int(np.prod(column.shape))
+        if minimum == 1 or size < ARRAY_NUMBERS:
+            continue
+        stored = {row for array in _arrays(graph) for row in _stored_rows(array, size, column.dtype)}
+        rows = Counter[bytes]()
+        for part in training.parts([name]) if stored else ():
+            rows.update(content for value in part[name] if (content := value.tobytes()) in stored)
+        if rare := sum(count < minimum for count in rows.values()):
+            raise InputError(
+                f"src/model/train.py: the graph would publish {rare:,} values of {name!r} that fewer than {minimum} "
+                "training rows have; use a model that does not store training rows."
+            )
+
+
+def _arrays(part: Any) -> Iterator[NDArray[Any]]:
+    """Yield the constants of a graph and of its inner graphs, and the lists of numbers in attributes."""
+    if isinstance(part, onnx.TensorProto):
+        if part.data_type in NUMBER_TYPES and part.data_location != onnx.TensorProto.EXTERNAL:
+            yield onnx.numpy_helper.to_array(part)
+        return
+    if isinstance(part, onnx.AttributeProto) and part.floats:
+        yield np.asarray(part.floats, np.float32)
+    for field, value in part.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                yield from _arrays(each)
+
+
+def _stored_rows(array: NDArray[Any], size: int, dtype: "np.dtype[Any]") -> Iterator[bytes]:
+    """Yield the rows of a constant that can be vectors or images of `size` numbers, with the type `dtype`.
+
+    A row is a row or a column of a table, or the numbers of the last axes. Pixels can be divided by 255.
+    """
+    if array.size % size or not array.size:
+        return
+    for table in (array.reshape(-1, size), *([array.T] if array.ndim == 2 and len(array) == size else [])):
+        for row in table[np.ptp(table, axis=1) > 0]:
+            if dtype == np.uint8 and row.dtype != np.uint8:
+                pixels = (np.rint(row * factor).clip(0, 255) for factor in (1, 255))
+                yield from (each.astype(np.uint8).tobytes() for each in pixels)
+            else:
+                yield row.astype(dtype).tobytes()
 
 
 def _words(text: str) -> str:

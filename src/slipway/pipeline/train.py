@@ -27,6 +27,7 @@ from slipway.pipeline.published import (
     example_rows,
     least_rows,
     publishable,
+    refuse_arrays_in_graph,
     refuse_delivered_examples,
     refuse_rare_tokens,
     refuse_texts_in_graph,
@@ -70,6 +71,7 @@ def run(params: Params, model: Model) -> Parity:
         refuse_rare_tokens(fitted, training, schema, minimum)
         graph = export.to_onnx(fitted, schema)
         refuse_texts_in_graph(fitted, graph, training, schema, minimum)
+        refuse_arrays_in_graph(graph, training, schema, minimum)
         if params.train.check_determinism and params.train.threads == 1:
             _check_determinism(model, training, params, schema, graph)
 

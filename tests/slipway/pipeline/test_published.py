@@ -26,7 +26,12 @@ from slipway.contract import check_contract
 from slipway.errors import InputError
 from slipway.pipeline import train
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.published import example_rows, refuse_rare_tokens, refuse_texts_in_graph
+from slipway.pipeline.published import (
+    example_rows,
+    refuse_arrays_in_graph,
+    refuse_rare_tokens,
+    refuse_texts_in_graph,
+)
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.training_rows import InMemory
 from slipway.pipeline.validate import check_deliveries
@@ -240,6 +245,50 @@ def test_only_texts_of_few_rows_are_refused_in_a_graph(texts: list[str], stored:
         refuse_texts_in_graph(fitted, _graph(*stored), rows, schema, 2)
 
 
+STORED = np.random.default_rng(0).integers(0, 256, (3, 12)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "constant"),
+    [
+        ("vector", STORED.astype(np.float32)),
+        ("vector", STORED.astype(np.float64).T),
+        ("vector", STORED.astype(np.float32).ravel()),
+        ("image", STORED.reshape(3, 2, 6, 1)),
+        ("image", (STORED / 255).astype(np.float32)),
+        ("image", STORED.astype(np.float32)),
+    ],
+    ids=["vectors", "columns", "one list", "images", "scaled images", "images as floats"],
+)
+def test_a_graph_with_vectors_or_images_of_training_rows_is_refused(kind: Any, constant: Any) -> None:
+    shape, dtype = ((2, 6, 1), np.uint8) if kind == "image" else ((12,), np.float32)
+    frame = pd.DataFrame({"photo": [row.reshape(shape).astype(dtype) for row in STORED]})
+    column = Column(name="photo", type=kind, shape=shape, required=True)
+    schema = Schema(kind="regression", key=("id",), target="price", classes=None, columns=(column,))
+
+    def check(stored: Any, minimum: int = 2) -> None:
+        node = onnx.helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(stored))
+        graph = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+        refuse_arrays_in_graph(graph, InMemory(frame, frame, "price"), schema, minimum)
+
+    with pytest.raises(InputError, match="would publish 3 values of 'photo' that fewer than 2 training rows have"):
+        check(constant)
+    check(constant, minimum=1)
+    check(constant + constant.dtype.type(1))
+    frame["photo"] = [np.zeros(shape, dtype)] * 3
+    check(np.zeros_like(constant))
+
+
+def test_support_vectors_are_training_rows() -> None:
+    frame = pd.DataFrame({"ink": [row.astype(np.float32) for row in STORED]})
+    column = Column(name="ink", type="vector", shape=(12,), required=True)
+    schema = Schema(kind="regression", key=("id",), target="price", classes=None, columns=(column,))
+    node = onnx.helper.make_node("SVMRegressor", ["x"], ["y"], support_vectors=STORED.ravel().astype(float).tolist())
+    graph = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+    with pytest.raises(InputError, match="would publish 3 values of 'ink'"):
+        refuse_arrays_in_graph(graph, InMemory(frame, frame, "price"), schema, 10)
+
+
 @pytest.mark.parametrize("kind", [TEXT, pa.Column(str)], ids=["text", "category"])
 def test_examples_of_few_delivered_rows_are_refused(trained: Callable[..., Any], kind: pa.Column) -> None:
     texts = ["a house"] * 190 + ["my password is hunter2"] * 10
@@ -376,6 +425,17 @@ def test_examples_have_the_types_of_validated_rows() -> None:
     assert [dtype.kind for dtype in rows.dtypes[:2]] == ["f", "M"]
     assert rows["day"].iloc[0] == pd.Timestamp("2025-12-31")
     assert rows.iloc[1][["day", "note"]].isna().all()
+
+
+def test_slices_do_not_show_values_of_few_rows() -> None:
+    rows = pd.DataFrame({"city": ["Rome", "Rome", "Hamlet", None], "size": [1.0, 2.0, 3.0, 4.0]})
+    rules: Any = {"city": "values", "city & size": "values"}
+    labels = slice_labels(rows, rules, model(), 2)
+    assert labels["city"].tolist() == ["Rome", "Rome", "(other)", "missing"]
+    assert labels["city & size"].tolist()[2] == "(other), 3.0"
+    for public in (pa.Column(str, pa.Check.isin(["Rome", "Hamlet"])), pa.Column(str, metadata={"kind": "category"})):
+        assert slice_labels(rows, rules, model(public), 2)["city"][2] == "Hamlet"
+    assert slice_labels(rows, rules, model(), 1)["city"][2] == "Hamlet"
 
 
 def test_a_text_is_sliced_by_its_length_only() -> None:
