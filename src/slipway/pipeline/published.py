@@ -90,7 +90,8 @@ def refuse_texts_in_graph(fitted: Any, graph: onnx.ModelProto, training: Rows, s
 
     Only words are compared, without regard to upper case. A text is accepted if at least `minimum` training rows
     contain it. Single characters, classes, values of categories, and words that the code of the model lists are
-    accepted, too.
+    accepted, too. In the graph of an own `to_onnx`, only texts of several words are compared, because such a graph
+    often contains the public vocabulary of a tokenizer.
     """
     if minimum == 1 or not schema.texts:
         return
@@ -103,7 +104,7 @@ def refuse_texts_in_graph(fitted: Any, graph: onnx.ModelProto, training: Rows, s
     for part in training.parts(names):
         stored -= {_words(value) for name in categories for value in part[name].unique()}
         found |= {words for name in schema.texts for words in map(_words, part[name].unique()) if words in stored}
-    found &= stored
+    found = {words for words in found & stored if " " in words or not hasattr(fitted, "to_onnx")}
     rows = Counter[str]()
     for part in training.parts(names) if found else ():
         for texts in part[schema.texts].itertuples(index=False):

@@ -245,6 +245,21 @@ def test_only_texts_of_few_rows_are_refused_in_a_graph(texts: list[str], stored:
         refuse_texts_in_graph(fitted, _graph(*stored), rows, schema, 2)
 
 
+def test_a_word_in_the_graph_of_an_own_export_may_be_public() -> None:
+    frame = pd.DataFrame({"body": ["hello", "my password is hunter2"]})
+    schema = Schema(
+        kind="regression",
+        key=("id",),
+        target="price",
+        classes=None,
+        columns=(Column(name="body", type="text", required=True),),
+    )
+    fitted, rows = SimpleNamespace(to_onnx=None), InMemory(frame, frame, "price")
+    refuse_texts_in_graph(fitted, _graph("hello", "x"), rows, schema, 2)
+    with pytest.raises(InputError, match="would publish 1 whole texts"):
+        refuse_texts_in_graph(fitted, _graph("hello", "my password is hunter2"), rows, schema, 2)
+
+
 STORED = np.random.default_rng(0).integers(0, 256, (3, 12)).astype(np.uint8)
 
 
