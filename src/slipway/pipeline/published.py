@@ -112,8 +112,7 @@ def refuse_texts_in_graph(fitted: Any, graph: onnx.ModelProto, training: Rows, s
     if rare := sum(count < minimum for count in rows.values()):
         raise InputError(
             f"src/model/train.py: the graph would publish {rare:,} whole texts that fewer than {minimum} training rows "
-            f"have; do not encode {' or '.join(map(repr, schema.texts))} as a category, but use a vectorizer with "
-            f"`min_df={minimum}`, or declare a column without private values as a category."
+            f"have; read {' and '.join(map(repr, schema.texts))} with a vectorizer, not with an encoder of categories."
         )
 
 
@@ -169,7 +168,7 @@ def _stored_rows(array: NDArray[Any], size: int, dtype: "np.dtype[Any]") -> Iter
 
 
 def _words(text: str) -> str:
-    """Return the words of a text in lower case. A text without words is returned as it is."""
+    """Return the words of a text in lower case. A text without words is returned unchanged."""
     return " ".join(re.findall(r"\w+", text.lower())) or text
 
 
@@ -279,8 +278,7 @@ def refuse_delivered_examples(
         if found := [count for count in rows.values() if 0 < count < minimum]:
             raise InputError(
                 f"src/model/__init__.py: EXAMPLES has a value of {column.name!r} that the deliveries have in "
-                f"{found[0]} of their rows, which the bundle would publish; write an invented value, or one that at "
-                f"least {minimum} rows have."
+                f"{found[0]} of their rows; write an invented value, or a value of at least {minimum} rows."
             )
 
 

@@ -157,7 +157,7 @@ def test_an_example_is_base64_or_bytes(example: Any) -> None:
     assert example_rows([{"photo": example}], model())["photo"].tolist() == [BRIGHT]
 
 
-def test_an_image_of_a_delivery_is_no_example_even_in_another_format(workplace: Path) -> None:  # noqa: ARG001
+def test_an_image_of_a_delivery_is_not_accepted_as_an_example(workplace: Path) -> None:  # noqa: ARG001
     pixels = np.random.default_rng(0).integers(0, 256, (4, 2, 3)).astype(np.uint8)
     own = encoded(pixels[3]) + b" "
     with pytest.raises(InputError, match="EXAMPLES has a value of 'photo' that the deliveries have in 2 of their rows"):
