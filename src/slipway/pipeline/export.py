@@ -215,7 +215,8 @@ def require_parity(parity: Parity) -> None:
 
 def predict(fitted: Any, frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
     """Return the predictions of the fitted model, with the shape [rows, 1] or [rows, classes]."""
-    answer = fitted.predict_proba(frame) if schema.classes else fitted.predict(frame)
+    given = frame.copy(deep=False)  # `predict` may change its argument, and the graph must get the same rows
+    answer = fitted.predict_proba(given) if schema.classes else fitted.predict(given)
     return np.asarray(answer, dtype=np.float64).reshape(len(frame), -1)
 
 

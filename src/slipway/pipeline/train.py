@@ -1,6 +1,7 @@
 """train: fit and export a model, build/split → build/bundle, build/parity.json."""
 
 import base64
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -122,7 +123,7 @@ def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
     try:
         # Several threads add numbers in a varying order. This changes the last bits of the model and its hash.
         with threadpool_limits(params.train.threads):
-            return model.fit(first, second, params.train.settings, params.train.seed)
+            return model.fit(first, second, copy.deepcopy(params.train.settings), params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
         detail = f": {error}"
         if hides_values(model):  # the message may quote a value of a training row

@@ -129,6 +129,25 @@ def test_an_own_export_without_a_graph_is_refused_in_one_sentence(given: Any, wo
     assert "hunter2" not in str(error.value)
 
 
+def test_a_model_that_changes_its_rows_is_compared_on_the_same_rows_as_the_graph(frame: pd.DataFrame) -> None:
+    class Halving:
+        def predict(self, features: pd.DataFrame) -> Any:
+            features["living_area_sqft"] /= 2
+            return features["living_area_sqft"].to_numpy()
+
+    position = SCHEMA.numbers.index("living_area_sqft")
+    graph = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        level (float[N, {len(SCHEMA.numbers)}] numbers, string[N, {len(SCHEMA.categories)}] categories)
+          => (float[N, 1] prediction)
+        <int64[1] at = {{{position}}}> {{ prediction = Gather <axis = 1> (numbers, at) }}
+    """)
+    inputs = features(frame, SCHEMA)
+    parity = export.check_parity(Halving(), graph, [inputs], SCHEMA, 1e-6)
+    assert parity.rows_beyond_tolerance == parity.rows
+    assert inputs.equals(features(frame, SCHEMA))
+
+
 def test_the_operator_sets_of_a_graph_are_sorted() -> None:
     """skl2onnx writes them in the order of a hash table."""
 

@@ -384,6 +384,23 @@ def test_the_message_about_a_difference_does_not_quote_a_value_that_is_not_publi
     assert "`city` is a text of 22 characters" in str(error.value)
 
 
+def test_a_model_cannot_change_the_rows_or_the_settings_of_later_checks(trained: Callable[..., Any]) -> None:
+    def fit(changes: bool) -> Callable[..., Any]:
+        def fit(features: pd.DataFrame, target: "pd.Series[float]", settings: Any, seed: int) -> Any:
+            fitted = fit_words(10)(features.copy(), target.copy(), settings, seed)
+            if changes:
+                features["city"], target[:] = "x", 0
+                features["size"] *= 100
+                settings["max_iter"] = -1
+            return fitted
+
+        return fit
+
+    texts, own = ["the house"] * 150 + ["a place by the sea"] * 50, {"EXAMPLES": ({"size": 1, "city": "a"},)}
+    expected = trained(texts, model(TEXT, fit=fit(changes=False), **own))
+    assert trained(texts, model(TEXT, fit=fit(changes=True), **own)) == expected
+
+
 @pytest.mark.parametrize(
     ("column", "names", "words"),
     [
