@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from slipway import artifacts, atomic, bundle
-from slipway.artifacts import Parity
+from slipway.artifacts import Parity, listed
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params, Task, Train
 from slipway.contract import Classifier, Model, Regressor, examples_of, hides_values, is_private, texts_of
@@ -218,7 +218,8 @@ def _check_classes(fitted: Any, classes: tuple[str, ...] | None) -> None:
     found = tuple(str(label) for label in getattr(fitted, "classes_", ()))
     if found != classes:
         raise InputError(
-            f"src/model/train.py: the fitted classifier has the classes {found}, the training rows have {classes}; "
+            f"src/model/train.py: the fitted classifier has the {len(found)} classes {listed(found)}, the training "
+            f"rows have the {len(classes)} classes {listed(classes)}; "
             "`fit` must return a classifier with `classes_` in sorted order, fitted on all of them."
         )
 

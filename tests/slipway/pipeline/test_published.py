@@ -35,7 +35,7 @@ from slipway.pipeline.published import (
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.training_rows import InMemory
 from slipway.pipeline.validate import check_deliveries
-from tests.slipway.conftest import TODAY
+from tests.slipway.conftest import ROOT, TODAY
 
 ROWS = 200
 TEXT = pa.Column(str, pa.Check.str_length(max_value=90), metadata={"kind": "text"})
@@ -457,6 +457,15 @@ def test_examples_have_the_types_of_validated_rows() -> None:
     assert [dtype.kind for dtype in rows.dtypes[:2]] == ["f", "M"]
     assert rows["day"].iloc[0] == pd.Timestamp("2025-12-31")
     assert rows.iloc[1][["day", "note"]].isna().all()
+
+
+def test_a_message_about_many_classes_names_ten() -> None:
+    classes, frame = tuple(f"C{i:03}" for i in range(300)), pd.DataFrame({"size": [1.0], "price": ["C000"]})
+    fitted = SimpleNamespace(classes_=classes[1:], predict_proba=None)
+    wrong = model(fit=lambda *_: fitted)
+    with pytest.raises(InputError, match=r"the 299 classes C001, .* and 289 more, the training rows .* 300") as error:
+        train.fit_checked(wrong, InMemory(frame, frame, "price"), load_params(ROOT / "params.yaml"), classes)
+    assert len(str(error.value)) < 400
 
 
 def test_slices_do_not_show_values_of_few_rows() -> None:
