@@ -57,8 +57,8 @@ class Rows(Protocol):
 class InMemory:
     """Rows that are all in memory, in one frame.
 
-    Each caller gets a shallow copy of the frame. pandas copies a column when somebody changes it, so a change in `fit`
-    or `predict` of the model does not reach the later checks.
+    Each caller gets a shallow copy of the frame. pandas copies a column before a change, so a change in `fit` or
+    `predict` of the model does not reach the later checks.
     """
 
     def __init__(self, rows: pd.DataFrame, frame: pd.DataFrame, target: str) -> None:
