@@ -228,6 +228,7 @@ def check_contract(model: Model) -> None:
         )
     _check_kinds(model)
     _check_types(model)
+    _check_examples(model)
     _check_texts(model)
     _check_arrays(model)
     _check_marks(model)
@@ -275,8 +276,25 @@ def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
 
 def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
     """Return the rows in the model's public `EXAMPLES`. Return no rows if the model has no `EXAMPLES`."""
-    examples: Sequence[Mapping[str, Any]] = getattr(model, "EXAMPLES", ())
-    return examples
+    examples: Sequence[Mapping[str, Any]] | None = getattr(model, "EXAMPLES", None)
+    return examples or ()
+
+
+def _check_examples(model: Model) -> None:
+    examples: Any = getattr(model, "EXAMPLES", None)
+    if examples is None:
+        return
+    if not isinstance(examples, list | tuple):
+        raise InputError(
+            f"src/model/__init__.py: EXAMPLES has the type {type(examples).__name__}; use a tuple of dictionaries, "
+            "one for each row."
+        )
+    for number, row in enumerate(examples, start=1):
+        if not isinstance(row, Mapping):
+            raise InputError(
+                f"src/model/__init__.py: row {number} of EXAMPLES has the type {type(row).__name__}; use a "
+                "dictionary with the columns of FEATURES."
+            )
 
 
 def _check_kinds(model: Model) -> None:

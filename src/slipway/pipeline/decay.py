@@ -249,7 +249,8 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
         scored[GROUP] = rows[params.split.column].astype(str)
     if params.task.loss in LOSSES_OF_PAIRS:  # the mean of these losses in a slice is not the loss on the slice
         return scored
-    return pd.concat([scored, slice_labels(rows, params.evaluate.slices, model).add_prefix(SLICE)], axis=1)
+    labels = slice_labels(rows, params.evaluate.slices, model, params.train.minimum_value_rows)
+    return pd.concat([scored, labels.add_prefix(SLICE)], axis=1)
 
 
 def scores(losses: Floats, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:

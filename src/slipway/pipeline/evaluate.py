@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from slipway import artifacts
-from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, SliceScore
+from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, SliceScore, listed
 from slipway.bundle import Bundle, Schema, bundle_with, check_columns, load_bundle
 from slipway.config import Params, Task
 from slipway.contract import Model
@@ -181,7 +181,8 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
     if (schema.kind, schema.target, schema.classes) != (today.kind, today.target, today.classes):
         raise InputError(
             f"{bundle.path} is for another task (a {schema.kind} of {schema.target}"
-            f"{f', classes {schema.classes}' if schema.classes else ''}) and cannot be compared; {without_champion}"
+            f"{f', classes {listed(schema.classes)}' if schema.classes else ''}) and cannot be compared; "
+            f"{without_champion}"
         )
     if schema.row_ids != today.row_ids:
         raise CheckFailed(
@@ -223,7 +224,7 @@ def _hold_contest(
     rows = measure.features(holdout)
     decisions = {name: bundle.schema.decision for name, bundle in bundles.items()} | {"baseline": measure.decision}
     losses = {name: measure.losses(truth, answer, rows, decisions[name]) for name, answer in answers.items()}
-    slices = slice_labels(holdout, params.evaluate.slices, model)
+    slices = slice_labels(holdout, params.evaluate.slices, model, params.train.minimum_value_rows)
     return ScoredHoldout(holdout, slices, truth, answers, losses, measure.weights(holdout))
 
 

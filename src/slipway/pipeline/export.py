@@ -41,9 +41,27 @@ def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
     own = getattr(fitted, "to_onnx", None)
     if own is None:
         return _in_one_order(_export(fitted, schema))
-    takes_export = bool(inspect.signature(own).parameters)
-    model = own(lambda estimator: _export(estimator, schema)) if takes_export else own()
-    return _in_one_order(_without_metadata(_with_one_output(model)))
+    return _in_one_order(_without_metadata(_with_one_output(_own_graph(own, schema))))
+
+
+def _own_graph(own: Callable[..., Any], schema: Schema) -> onnx.ModelProto:
+    """Call `to_onnx` of the fitted model. Raises InputError if it fails, or does not return a graph."""
+    try:
+        takes_export = bool(inspect.signature(own).parameters)
+        model = own(lambda estimator: _export(estimator, schema)) if takes_export else own()
+    except InputError:
+        raise
+    except Exception as error:  # the fork's own code may raise any exception, whose message may quote a row
+        raise InputError(
+            f"src/model/train.py: `to_onnx` of the fitted model failed ({type(error).__name__}); correct it "
+            "(`slipway --debug train` shows where it fails)."
+        ) from error
+    if not isinstance(model, onnx.ModelProto):
+        raise InputError(
+            f"src/model/train.py: `to_onnx` of the fitted model returns the type {type(model).__name__}; return an "
+            "onnx.ModelProto, such as the attribute `model_proto` of what torch.onnx.export returns."
+        )
+    return model
 
 
 def check_parity(
@@ -197,7 +215,8 @@ def require_parity(parity: Parity) -> None:
 
 def predict(fitted: Any, frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
     """Return the predictions of the fitted model, with the shape [rows, 1] or [rows, classes]."""
-    answer = fitted.predict_proba(frame) if schema.classes else fitted.predict(frame)
+    given = frame.copy(deep=False)  # `predict` may change its argument, and the graph must get the same rows
+    answer = fitted.predict_proba(given) if schema.classes else fitted.predict(given)
     return np.asarray(answer, dtype=np.float64).reshape(len(frame), -1)
 
 

@@ -13,6 +13,7 @@ from slipway.bundle import Decision, Schema
 from slipway.config import Task
 from slipway.contract import Model, kind_of
 from slipway.errors import InputError
+from slipway.pipeline.array_columns import objects
 from slipway.pipeline.tensors import bounds_of, describe, features
 from slipway.statistics.blocks import average
 from slipway.statistics.metrics import Floats, naive_prediction, row_losses
@@ -191,34 +192,68 @@ def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame)
     Raises InputError unless both calls return the same losses: one per row, finite and not negative. Also raises
     InputError if `loss` changes its arguments.
     """
-    found = []
-    for _ in range(2):
-        given = truth.copy(), answers.copy(), rows.copy()
-        try:
-            losses = np.asarray(own(*given), dtype=np.float64)
-        except Exception as error:  # the fork's own code may raise any exception
-            # The message of an exception may quote a value of a row.
-            raise InputError(f"src/model: `loss` failed ({type(error).__name__}); correct it.") from error
-        if losses.shape != truth.shape:
-            raise InputError(
-                f"src/model: `loss` returns the shape {losses.shape} for {len(truth)} rows; return one number for each."
-            )
-        same = np.array_equal(given[0], truth, equal_nan=True) and np.array_equal(given[1], answers, equal_nan=True)
-        if not same or not given[2].equals(rows):
-            raise InputError("src/model: `loss` changes its arguments; work on copies of them.")
-        found.append(losses.copy())
+    found = [_called(own, truth, answers, rows) for _ in range(2)]
     if not np.array_equal(found[0], found[1], equal_nan=True):
         raise InputError("src/model: `loss` gives other numbers when it is called again; remove what is random in it.")
     if broken := int((~np.isfinite(found[0])).sum()):
         raise InputError(
             f"src/model: `loss` is infinite or missing for {broken} of {len(truth)} rows; return finite numbers."
         )
+    if not np.isfinite(found[0].sum()):
+        raise InputError("src/model: `loss` is so large that its mean is infinite; use a smaller unit.")
     if negative := int((found[0] < 0).sum()):  # with a negative loss, margins would allow a worse model
         raise InputError(
             f"src/model: `loss` is negative for {negative} of {len(truth)} rows; add a constant, so that 0 is the loss "
             "of the best possible answer."
         )
     return found[0]
+
+
+def _called(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame) -> Floats:
+    """Call `loss` with copies of its arguments. Raises InputError unless it returns one number for each row."""
+    given = truth.copy(), answers.copy(), _deep_copy(rows)
+    try:
+        returned = own(*given)
+        losses = np.asarray(returned)
+    except Exception as error:  # the fork's own code may raise any exception
+        # The message of an exception may quote a value of a row.
+        raise InputError(f"src/model: `loss` failed ({type(error).__name__}); correct it.") from error
+    if losses.shape != truth.shape:
+        raise InputError(
+            f"src/model: `loss` returns the shape {losses.shape} for {len(truth)} rows; return one number for each."
+        )
+    if losses.dtype.kind not in "biuf" or np.ma.isMaskedArray(returned):
+        what = "a masked array" if np.ma.isMaskedArray(returned) else f"values of the type {losses.dtype}"
+        raise InputError(f"src/model: `loss` returns {what}; return an array of real numbers.")
+    same = np.array_equal(given[0], truth, equal_nan=True) and np.array_equal(given[1], answers, equal_nan=True)
+    if not same or not _equal(given[2], rows):
+        raise InputError("src/model: `loss` changes its arguments; work on copies of them.")
+    return losses.astype(np.float64)
+
+
+def _deep_copy(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy that shares no memory with `rows`. pandas itself does not copy vectors and images in a frame."""
+    arrays = {
+        name: pd.Series(objects([value.copy() for value in rows[name]]), index=rows.index)
+        for name in _array_columns(rows)
+    }
+    return rows.copy().assign(**arrays)
+
+
+def _equal(given: pd.DataFrame, rows: pd.DataFrame) -> bool:
+    arrays = _array_columns(rows)
+    if [*given.columns] != [*rows.columns] or len(given) != len(rows):
+        return False
+    return given.drop(columns=arrays).equals(rows.drop(columns=arrays)) and all(
+        np.array_equal(np.asarray(one), other, equal_nan=True)
+        for name in arrays
+        for one, other in zip(given[name], rows[name], strict=True)
+    )
+
+
+def _array_columns(rows: pd.DataFrame) -> list[str]:
+    """Return the names of the columns whose values are vectors or images."""
+    return [name for name in rows if len(rows) and isinstance(rows[name].iloc[0], np.ndarray)]
 
 
 def cost_of_answers(

@@ -7,10 +7,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pandera.dtypes import is_string
 
 from slipway.contract import Model, kind_of, unpublished_of
 from slipway.errors import InputError
 from slipway.pipeline.tensors import measured_rows
+from slipway.statistics.bins import OTHER
 
 SliceRule = list[float] | Literal["values"]
 MEASURES = {"text": "length", "vector": "norm", "image": "mean brightness"}
@@ -26,13 +28,18 @@ def columns_of(rules: Collection[str], known: Collection[str]) -> set[str]:
     return {part for name in rules for part in ([name] if name in known else name.split(PAIR))}
 
 
-def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model | None = None) -> pd.DataFrame:
+def slice_labels(
+    rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model | None = None, minimum: int = 1
+) -> pd.DataFrame:
     """Return the labels of each row's slices, with one column for each rule. Each column has the name of its rule.
 
     The name of a rule is a column or a pair of columns. The rule is "values", for one slice per value, or a list of the
     inner edges of bins. A bin includes its lower edge. Labels are published, so a text is sliced by its length, a
     vector by its norm, and an image by its mean brightness. `model` defines the kinds of the columns. A pair of columns
-    has one slice for each combination of their slices. Raises InputError if a rule does not fit the data.
+    has one slice for each combination of their slices.
+
+    A value of a category that fewer than `minimum` rows have gets the label `OTHER`, unless the schema lists the value
+    or declares that anyone may see it. Raises InputError if a rule does not fit the data.
     """
     labels, unpublished = {}, unpublished_of(model) if model else []
     for name, rule in rules.items():
@@ -43,7 +50,7 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model |
                     f"params.yaml: `evaluate.slices.{name}` is a pair of columns, which has no edges; "
                     "use `values`, and give edges to the columns."
                 )
-            found = slice_labels(rows, {part: rules.get(part, "values") for part in parts}, model)
+            found = slice_labels(rows, {part: rules.get(part, "values") for part in parts}, model, minimum)
             labels[name] = found[parts[0]].astype("str") + ", " + found[parts[1]].astype("str")
             continue
         if name not in rows.columns:
@@ -61,7 +68,10 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model |
             values = measured_rows(values, model.SCHEMA.columns[name])
         if rule == "values":
             values = values.astype("str")
-            labels[name] = values.mask(values == MISSING, f"'{MISSING}'").fillna(MISSING)
+            named = values.mask(values == MISSING, f"'{MISSING}'")
+            if model and minimum > 1 and _is_unlisted(model, name):
+                named = named.mask(named.map(named.value_counts()) < minimum, OTHER)
+            labels[name] = named.fillna(MISSING)
         else:
             if values.dtype.kind not in "biuf":
                 raise InputError(
@@ -69,6 +79,14 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model |
                 )
             labels[name] = _binned(values, sorted(rule))
     return pd.DataFrame(labels, index=rows.index)
+
+
+def _is_unlisted(model: Model, name: str) -> bool:
+    """Return whether a column is a category whose values the code of the model does not publish."""
+    column = model.SCHEMA.columns.get(name)
+    if column is None or not is_string(column.dtype) or kind_of(column):
+        return False
+    return not any("allowed_values" in (check.statistics or {}) for check in column.checks)
 
 
 def _binned(values: "pd.Series[float]", edges: list[float]) -> "pd.Series[str]":

@@ -222,7 +222,9 @@ def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
             return values.astype("str").fillna("")
         case "vector":
             missing = np.full(column.shape or (), np.nan, np.float32)
-            arrays = [missing if value is None else np.asarray(value, np.float32) for value in values]
+            arrays = [missing if value is None else np.asarray(value, np.float32).view() for value in values]
+            for array in arrays:  # a change in `fit` would reach the later checks
+                array.flags.writeable = False
             return pd.Series(objects(arrays), index=values.index)
         case "image":
             images = [decode_image(content, column.shape or ()) for content in values]

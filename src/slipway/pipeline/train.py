@@ -1,6 +1,7 @@
 """train: fit and export a model, build/split → build/bundle, build/parity.json."""
 
 import base64
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from slipway import artifacts, atomic, bundle
-from slipway.artifacts import Parity
+from slipway.artifacts import Parity, listed
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params, Task, Train
 from slipway.contract import Classifier, Model, Regressor, examples_of, hides_values, is_private, texts_of
@@ -27,7 +28,10 @@ from slipway.pipeline.published import (
     example_rows,
     least_rows,
     publishable,
+    refuse_arrays_in_graph,
+    refuse_delivered_examples,
     refuse_rare_tokens,
+    refuse_texts_in_graph,
     refuse_unique_values,
     with_typical_values,
 )
@@ -59,11 +63,16 @@ def run(params: Params, model: Model) -> Parity:
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     with row_reader(model) as read:
         training, holdout = read(artifacts.TRAINING, schema), read(artifacts.HOLDOUT, schema)
-        refuse_unique_values(training, model, params.train.minimum_value_rows)
+        minimum = params.train.minimum_value_rows
+        refuse_unique_values(training, model, minimum)
+        least = {column.name: least_rows(column, model, minimum) for column in schema.columns}
+        refuse_delivered_examples(model, [training, holdout], schema, least)
         _check_features(training, schema)
         fitted = fit_checked(model, training, params, classes)
-        refuse_rare_tokens(fitted, training, schema, params.train.minimum_value_rows)
+        refuse_rare_tokens(fitted, training, schema, minimum)
         graph = export.to_onnx(fitted, schema)
+        refuse_texts_in_graph(fitted, graph, training, schema, minimum)
+        refuse_arrays_in_graph(graph, training, schema, minimum)
         if params.train.check_determinism and params.train.threads == 1:
             _check_determinism(model, training, params, schema, graph)
 
@@ -78,7 +87,7 @@ def run(params: Params, model: Model) -> Parity:
             schema = schema.model_copy(update={"decision": decision})
 
         with atomic.replacing(artifacts.BUNDLE) as fresh:
-            _write_bundle(fresh, graph, schema, training, model, params.train)
+            _write_bundle(fresh, graph, schema, training, model, params.train, least)
     return parity
 
 
@@ -114,7 +123,7 @@ def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
     try:
         # Several threads add numbers in a varying order. This changes the last bits of the model and its hash.
         with threadpool_limits(params.train.threads):
-            return model.fit(first, second, params.train.settings, params.train.seed)
+            return model.fit(first, second, copy.deepcopy(params.train.settings), params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
         detail = f": {error}"
         if hides_values(model):  # the message may quote a value of a training row
@@ -209,7 +218,8 @@ def _check_classes(fitted: Any, classes: tuple[str, ...] | None) -> None:
     found = tuple(str(label) for label in getattr(fitted, "classes_", ()))
     if found != classes:
         raise InputError(
-            f"src/model/train.py: the fitted classifier has the classes {found}, the training rows have {classes}; "
+            f"src/model/train.py: the fitted classifier has the {len(found)} classes {listed(found)}, the training "
+            f"rows have the {len(classes)} classes {listed(classes)}; "
             "`fit` must return a classifier with `classes_` in sorted order, fitted on all of them."
         )
 
@@ -221,6 +231,7 @@ def _write_bundle(
     training: Rows,
     model: Model,
     rules: Train,
+    least: Mapping[str, int],
 ) -> None:
     folder.mkdir()
     (folder / bundle.MODEL).write_bytes(graph.SerializeToString(deterministic=True))
@@ -229,7 +240,6 @@ def _write_bundle(
     np.save(folder / bundle.TRAINING_ROWS, np.sort(ids), allow_pickle=False)
     written = bundle.load_bundle(folder)
     predictions, signals = _predict(written, training, schema)
-    least = {column.name: least_rows(column, model, rules.minimum_value_rows) for column in schema.columns}
     reference = _reference(training, predictions, signals, schema, least)
     counted = within_series(reference, rules.max_metric_series)
     (folder / bundle.REFERENCE).write_text(counted.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -55,23 +55,27 @@ class Rows(Protocol):
 
 
 class InMemory:
-    """Rows that are all in memory, in one frame."""
+    """Rows that are all in memory, in one frame.
+
+    Each caller gets a shallow copy of the frame. pandas copies a column before a change, so a change in `fit` or
+    `predict` of the model does not reach the later checks.
+    """
 
     def __init__(self, rows: pd.DataFrame, frame: pd.DataFrame, target: str) -> None:
         self._rows, self._frame, self._target = rows, frame, target
 
     @property
     def arguments(self) -> tuple[pd.DataFrame, "pd.Series[Any]"]:
-        return self._frame, self._rows[self._target]
+        return self._frame.copy(deep=False), self._rows[self._target]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
-        yield self._frame
+        yield self._frame.copy(deep=False)
 
     def parts(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:  # noqa: ARG002 - all features are in memory
-        yield self._frame
+        yield self._frame.copy(deep=False)
 
     def column(self, name: str) -> "pd.Series[Any]":
         return self._rows[name]

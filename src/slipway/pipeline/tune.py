@@ -90,6 +90,8 @@ class Objective:
             answers = [np.asarray(predict(part), dtype=np.float32).reshape(len(part), -1) for part in validation]
         except Exception as error:  # code of the fork's owner may raise any exception
             raise InputError(f"the fitted model cannot predict ({type(error).__name__})") from error
+        if not all(np.isfinite(each).all() for each in answers):  # the error rate of such answers would be finite
+            raise InputError("the fitted model predicts infinite or missing values")
         decision = classes and decide(lambda rows: fit(model, rows, params), training, classes, task, model)
         measure = measure_of(task, model, classes)
         rows = pd.concat([*validation], ignore_index=True) if measure.own else pd.DataFrame()

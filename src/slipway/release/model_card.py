@@ -14,7 +14,7 @@ from typing import Any
 
 from slipway import artifacts
 from slipway.artifacts import Contender, Evaluation, Release, SliceScore
-from slipway.bundle import REFERENCE, Bundle, Column, Reference
+from slipway.bundle import REFERENCE, Bundle, Column, Reference, Schema
 from slipway.config import load_params
 from slipway.pipeline.gate import weights_of
 from slipway.pipeline.parquet import read_table
@@ -54,7 +54,7 @@ def _contender(evaluation: Evaluation | None, bundle: str) -> Contender | None:
 def _front_matter(bundle: Bundle, evaluation: Evaluation | None, scored: Contender | None) -> Iterator[str]:
     """Yield the lines of the YAML front matter. Each value is written as JSON, which is valid YAML."""
     schema = bundle.schema
-    task = f"{'text' if schema.texts and schema.classes else 'tabular'}-{schema.kind}"
+    task = task_of(schema)
     yield from ("---", "library_name: onnx", f"pipeline_tag: {task}", 'tags: ["onnx", "slipway"]')
     if evaluation and scored:
         results = {
@@ -65,6 +65,13 @@ def _front_matter(bundle: Bundle, evaluation: Evaluation | None, scored: Contend
         yield f"metrics: {json.dumps([*scored.metrics])}"
         yield f"model-index: {json.dumps([{'name': f'{schema.target} {bundle.hash[:12]}', 'results': [results]}])}"
     yield from ("---", "")
+
+
+def task_of(schema: Schema) -> str:
+    """Return the task as Hugging Face names it, such as `text-classification`."""
+    kinds = {column.type for column in schema.columns} if schema.classes else set()
+    inputs = "image" if "image" in kinds else "text" if "text" in kinds else "tabular"
+    return f"{inputs}-{schema.kind}"
 
 
 def _data(bundle: Bundle, evaluation: Evaluation | None) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -103,6 +103,49 @@ def test_a_model_may_bring_its_own_export(frame: pd.DataFrame) -> None:
     graph = export.to_onnx(fitted, SCHEMA)
     parity = export.check_parity(fitted, graph, [features(frame, SCHEMA)], SCHEMA, 1e-6)
     assert (parity.rows, parity.rows_beyond_tolerance) == (1500, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            ValueError("cannot read hunter2"),
+            r"^src/model/train.py: `to_onnx` of the fitted model failed \(Value",
+        ),
+        (None, r"`to_onnx` of the fitted model returns the type NoneType; return an onnx\.ModelProto"),
+        (b"graph", r"`to_onnx` of the fitted model returns the type bytes; return an onnx\.ModelProto"),
+    ],
+    ids=["raises", "nothing", "bytes"],
+)
+def test_an_own_export_without_a_graph_is_refused_in_one_sentence(given: Any, words: str) -> None:
+    class Broken:
+        def to_onnx(self) -> Any:
+            if isinstance(given, Exception):
+                raise given
+            return given
+
+    with pytest.raises(InputError, match=words) as error:
+        export.to_onnx(cast(Any, Broken()), SCHEMA)
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_model_that_changes_its_rows_is_compared_on_the_same_rows_as_the_graph(frame: pd.DataFrame) -> None:
+    class Halving:
+        def predict(self, features: pd.DataFrame) -> Any:
+            features["living_area_sqft"] /= 2
+            return features["living_area_sqft"].to_numpy()
+
+    position = SCHEMA.numbers.index("living_area_sqft")
+    graph = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        level (float[N, {len(SCHEMA.numbers)}] numbers, string[N, {len(SCHEMA.categories)}] categories)
+          => (float[N, 1] prediction)
+        <int64[1] at = {{{position}}}> {{ prediction = Gather <axis = 1> (numbers, at) }}
+    """)
+    inputs = features(frame, SCHEMA)
+    parity = export.check_parity(Halving(), graph, [inputs], SCHEMA, 1e-6)
+    assert parity.rows_beyond_tolerance == parity.rows
+    assert inputs.equals(features(frame, SCHEMA))
 
 
 def test_the_operator_sets_of_a_graph_are_sorted() -> None:

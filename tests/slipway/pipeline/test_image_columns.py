@@ -157,6 +157,14 @@ def test_an_example_is_base64_or_bytes(example: Any) -> None:
     assert example_rows([{"photo": example}], model())["photo"].tolist() == [BRIGHT]
 
 
+def test_an_image_of_a_delivery_is_not_accepted_as_an_example(workplace: Path) -> None:  # noqa: ARG001
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 2, 3)).astype(np.uint8)
+    own = encoded(pixels[3]) + b" "
+    with pytest.raises(InputError, match="EXAMPLES has a value of 'photo' that the deliveries have in 2 of their rows"):
+        train_on(30, model(EXAMPLES=({"photo": BRIGHT}, {"photo": own})))
+    assert not artifacts.BUNDLE.exists()
+
+
 @pytest.mark.parametrize("example", [TURNED, "%%", None, 3, [1, 2], b""])
 def test_an_example_that_is_not_an_image_is_refused(example: Any) -> None:
     with pytest.raises(InputError, match="EXAMPLES: a value of 'photo' does not fit the schema"):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,22 @@ def test_the_threshold_is_fitted_on_the_newest_training_rows_which_the_fit_leave
     assert len(seen) == 1  # too few rows
 
 
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (lambda _: 1 / 0, r"cannot predict the others \(ZeroDivisionError\); set `handle_unknown`"),
+        (lambda frame: np.ones((len(frame), 3)), r"cannot predict the others \(ValueError\)"),
+        (lambda frame: np.full((len(frame), 2), np.nan), "predicts infinite or missing probabilities for the others"),
+    ],
+)
+def test_a_model_that_cannot_predict_the_rows_for_the_threshold_is_refused(answers: Any, words: str) -> None:
+    training = pd.DataFrame({"at": np.arange(1_000), "y": np.tile(["no", "yes"], 500)})
+    fitted = SimpleNamespace(predict_proba=answers)
+    task = Task(kind="classification", loss="cost", cost=COST)
+    with pytest.raises(InputError, match=words):
+        decide(lambda _: fitted, InMemory(training, training[["at"]], "y"), CLASSES, task, classifier(TIME="at"))
+
+
 def dear(truth: Any, answers: Any, rows: pd.DataFrame) -> Any:
     """Return errors that count twice where x is positive."""
     return abs(answers[:, 0] - truth) * np.where(rows["x"] > 0, 2, 1)
@@ -266,25 +283,54 @@ def _widening(truth: Any, answers: Any, rows: pd.DataFrame) -> Any:  # noqa: ARG
     return truth
 
 
+def _scaling(truth: Any, answers: Any, rows: pd.DataFrame) -> Any:  # noqa: ARG001
+    for vector in rows["ink"]:
+        vector *= 2
+    return truth
+
+
+def _narrowing(truth: Any, answers: Any, rows: pd.DataFrame) -> Any:  # noqa: ARG001
+    del rows["x"]
+    return truth
+
+
 @pytest.mark.parametrize(
     ("own", "words"),
     [
         (lambda *given: given[1] - 1, r"returns the shape \(9, 1\) for 9 rows; return one number for each"),
         (lambda *given: given[0].mean(), r"returns the shape \(\) for 9 rows"),
         (lambda *_: None, r"returns the shape \(\) for 9 rows"),
-        (lambda *_: "a" * 9, r"failed \(ValueError\); correct it"),
+        (lambda *_: "a" * 9, r"returns the shape \(\) for 9 rows"),
+        (lambda *_: [[1], [2, 3]], r"failed \(ValueError\); correct it"),
+        (lambda *_: ["a"] * 9, "returns values of the type <U1; return an array of real numbers"),
+        (lambda *given: given[0] + 1j, "returns values of the type complex128; return"),
+        (lambda *given: np.ma.masked_equal(given[0], 8), "returns a masked array; return an array of real numbers"),
+        (lambda *_: np.full(9, 1e308), "is so large that its mean is infinite"),
         (lambda *given: given[2]["missing"], r"failed \(KeyError\); correct it"),
         (lambda *given: given[0] / 0, "is infinite or missing for 9 of 9 rows"),
         (lambda *given: -given[0], "is negative for 8 of 9 rows; add a constant"),
         (lambda *_: np.random.default_rng().random(9), "gives other numbers when it is called again"),
         (_changing, "changes its arguments"),
         (_widening, "changes its arguments"),
+        (_scaling, "changes its arguments"),
+        (_narrowing, "changes its arguments"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_an_invalid_own_loss_is_refused_in_one_sentence(own: Any, words: str) -> None:
+    rows = pd.DataFrame({"x": np.arange(9.0), "ink": [np.ones(2, np.float32) for _ in range(9)]})
     with pytest.raises(InputError, match=f"^src/model: `loss` {words}"):
-        own_losses(own, np.arange(9.0), np.ones((9, 1)), pd.DataFrame({"x": np.arange(9.0)}))
+        own_losses(own, np.arange(9.0), np.ones((9, 1)), rows)
+    assert np.array_equal(np.stack([*rows["ink"]]), np.ones((9, 2)))
+
+
+def test_an_own_loss_may_read_vectors_that_are_missing() -> None:
+    rows = pd.DataFrame({"ink": [np.full(2, np.nan, np.float32), np.ones(2, np.float32)]})
+
+    def own(truth: Any, answers: Any, rows: pd.DataFrame) -> Any:  # noqa: ARG001
+        return np.nan_to_num(np.stack([*rows["ink"]])[:, 0])
+
+    assert own_losses(own, np.zeros(2), np.zeros((2, 1)), rows).tolist() == [0.0, 1.0]
 
 
 def test_an_own_loss_needs_the_features_of_today() -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pandera.pandas as pa
 import pytest
@@ -14,8 +15,9 @@ from pandera.engines.pandas_engine import DateTime
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 
 from slipway import artifacts
 from slipway.bundle import Column, Schema
@@ -24,11 +26,16 @@ from slipway.contract import check_contract
 from slipway.errors import InputError
 from slipway.pipeline import train
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.published import example_rows, refuse_rare_tokens
+from slipway.pipeline.published import (
+    example_rows,
+    refuse_arrays_in_graph,
+    refuse_rare_tokens,
+    refuse_texts_in_graph,
+)
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.training_rows import InMemory
 from slipway.pipeline.validate import check_deliveries
-from tests.slipway.conftest import TODAY
+from tests.slipway.conftest import ROOT, TODAY
 
 ROWS = 200
 TEXT = pa.Column(str, pa.Check.str_length(max_value=90), metadata={"kind": "text"})
@@ -173,6 +180,153 @@ def test_a_vocabulary_with_rare_tokens_is_refused(trained: Callable[..., Any]) -
     assert b"number1" in (artifacts.BUNDLE / "model.onnx").read_bytes()
 
 
+ENCODERS = (
+    OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+    OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
+    TargetEncoder(target_type="continuous", cv=KFold(2)),
+)
+
+
+def encode(encoder: Any) -> Callable[..., Any]:
+    def fit(features: pd.DataFrame, target: "pd.Series[float]", settings: Mapping[str, Any], seed: int) -> Any:  # noqa: ARG001
+        columns = ColumnTransformer([("e", encoder, ["city"]), ("n", "passthrough", ["size"])])
+        return make_pipeline(columns, Ridge()).fit(features, target)
+
+    return fit
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda each: type(each).__name__)
+def test_a_graph_with_whole_texts_is_refused(trained: Callable[..., Any], encoder: Any) -> None:
+    texts = ["a question"] * 100 + [f"my password is hunter{i // 2}" for i in range(100)]
+    own = {"fit": encode(encoder), "EXAMPLES": ({"size": 1, "city": "a question"},)}
+    with pytest.raises(InputError, match="the graph would publish 50 whole texts that fewer than 10 train") as error:
+        trained(texts, model(TEXT, **own))
+    assert "hunter" not in str(error.value)
+    assert not artifacts.BUNDLE.exists()
+    trained(texts, model(TEXT, **own), minimum_value_rows=1)
+    assert b"hunter" in (artifacts.BUNDLE / "model.onnx").read_bytes()
+    trained(["a question"] * 100 + ["an answer"] * 100, model(TEXT, **own))
+
+
+def _graph(*texts: str) -> onnx.ModelProto:
+    """Return a graph with texts in an attribute, in a constant, and in the graph of a branch."""
+    table = onnx.helper.make_node("LabelEncoder", ["x"], ["y"], keys_strings=texts[:1])
+    inner = onnx.helper.make_graph([], "inner", [], [])
+    inner.initializer.append(onnx.helper.make_tensor("c", onnx.TensorProto.STRING, [1], [texts[-1].encode()]))
+    branch = onnx.helper.make_node("If", ["z"], ["w"], then_branch=inner)
+    return onnx.helper.make_model(onnx.helper.make_graph([table, branch], "g", [], []))
+
+
+@pytest.mark.parametrize(
+    ("texts", "stored", "refused"),
+    [
+        (["Hunter2 ", "the house"], ["hunter2", "x"], 1),
+        (["hunter2", "the house"], ["x", "hunter2"], 1),
+        (["hunter2", "my hunter2"], ["hunter2", "x"], 0),
+        (["é", "the house"], ["é", "é"], 0),
+        (["mail", "the house"], ["mail", "x"], 0),
+        (["yes", "the house"], ["yes", "x"], 0),
+        (["however", "the house"], ["however", "x"], 0),
+        (["Rome", "the house"], ["rome", "x"], 0),
+    ],
+    ids=["folded", "inner graph", "in enough rows", "a letter", "a category", "a class", "a stop word", "listed"],
+)
+def test_only_texts_of_few_rows_are_refused_in_a_graph(texts: list[str], stored: list[str], refused: int) -> None:
+    frame = pd.DataFrame({"channel": ["mail", "chat"], "body": texts})
+    kinds: list[Any] = ["category", "text"]
+    columns = tuple(Column(name=name, type=kind, required=True) for name, kind in zip(frame, kinds, strict=True))
+    schema = Schema(kind="classification", key=("id",), target="price", classes=("no", "yes"), columns=columns)
+    fitted = [CountVectorizer(stop_words="english").fit(["a house"]), CountVectorizer(vocabulary=["rome"]).fit(["a"])]
+    rows = InMemory(frame, frame, "price")
+    if not refused:
+        refuse_texts_in_graph(fitted, _graph(*stored), rows, schema, 2)
+        return
+    with pytest.raises(InputError, match=f"would publish {refused} whole texts that fewer than 2 training rows have"):
+        refuse_texts_in_graph(fitted, _graph(*stored), rows, schema, 2)
+
+
+def test_a_word_in_the_graph_of_an_own_export_may_be_public() -> None:
+    frame = pd.DataFrame({"body": ["hello", "my password is hunter2"]})
+    schema = Schema(
+        kind="regression",
+        key=("id",),
+        target="price",
+        classes=None,
+        columns=(Column(name="body", type="text", required=True),),
+    )
+    fitted, rows = SimpleNamespace(to_onnx=None), InMemory(frame, frame, "price")
+    refuse_texts_in_graph(fitted, _graph("hello", "x"), rows, schema, 2)
+    with pytest.raises(InputError, match="would publish 1 whole texts"):
+        refuse_texts_in_graph(fitted, _graph("hello", "my password is hunter2"), rows, schema, 2)
+
+
+STORED = np.random.default_rng(0).integers(0, 256, (3, 12)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "constant"),
+    [
+        ("vector", STORED.astype(np.float32)),
+        ("vector", STORED.astype(np.float64).T),
+        ("vector", STORED.astype(np.float32).ravel()),
+        ("image", STORED.reshape(3, 2, 6, 1)),
+        ("image", (STORED / 255).astype(np.float32)),
+        ("image", STORED.astype(np.float32)),
+    ],
+    ids=["vectors", "columns", "one list", "images", "scaled images", "images as floats"],
+)
+def test_a_graph_with_vectors_or_images_of_training_rows_is_refused(kind: Any, constant: Any) -> None:
+    shape, dtype = ((2, 6, 1), np.uint8) if kind == "image" else ((12,), np.float32)
+    frame = pd.DataFrame({"photo": [row.reshape(shape).astype(dtype) for row in STORED]})
+    column = Column(name="photo", type=kind, shape=shape, required=True)
+    schema = Schema(kind="regression", key=("id",), target="price", classes=None, columns=(column,))
+
+    def check(stored: Any, minimum: int = 2) -> None:
+        node = onnx.helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(stored))
+        graph = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+        refuse_arrays_in_graph(graph, InMemory(frame, frame, "price"), schema, minimum)
+
+    with pytest.raises(InputError, match="would publish 3 values of 'photo' that fewer than 2 training rows have"):
+        check(constant)
+    check(constant, minimum=1)
+    check(constant + constant.dtype.type(1))
+    frame["photo"] = [np.zeros(shape, dtype)] * 3
+    check(np.zeros_like(constant))
+
+
+def test_support_vectors_are_training_rows() -> None:
+    frame = pd.DataFrame({"ink": [row.astype(np.float32) for row in STORED]})
+    column = Column(name="ink", type="vector", shape=(12,), required=True)
+    schema = Schema(kind="regression", key=("id",), target="price", classes=None, columns=(column,))
+    node = onnx.helper.make_node("SVMRegressor", ["x"], ["y"], support_vectors=STORED.ravel().astype(float).tolist())
+    graph = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+    with pytest.raises(InputError, match="would publish 3 values of 'ink'"):
+        refuse_arrays_in_graph(graph, InMemory(frame, frame, "price"), schema, 10)
+
+
+@pytest.mark.parametrize("kind", [TEXT, pa.Column(str)], ids=["text", "category"])
+def test_examples_of_few_delivered_rows_are_refused(trained: Callable[..., Any], kind: pa.Column) -> None:
+    texts = ["a house"] * 190 + ["my password is hunter2"] * 10
+    own = {"fit": fit_words(10)}
+    secret = ({"size": 1, "city": " my password is hunter2"},)
+    trained(texts, model(kind, **own, EXAMPLES=secret))
+    with pytest.raises(InputError, match="EXAMPLES has a value of 'city' that the deliveries have in 9 of") as error:
+        trained([*texts[:-1], "a house"], model(kind, **own, EXAMPLES=secret))
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [TEXT, pa.Column(str)], ids=["text", "category"])
+def test_examples_that_are_not_rows_are_refused(kind: pa.Column) -> None:
+    for examples, words in (
+        ("abc", "EXAMPLES has the type str; use a tuple of dictionaries"),
+        ({"size": 1, "city": "a"}, "EXAMPLES has the type dict; use a tuple"),
+        (pd.DataFrame({"size": [1.0], "city": ["a"]}), "EXAMPLES has the type DataFrame; use a tuple"),
+        (({"size": 1, "city": "a"}, None), "row 2 of EXAMPLES has the type NoneType; use a dictionary"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_contract(model(kind, EXAMPLES=examples))
+
+
 @pytest.mark.parametrize("kind", ["text", "category"])
 def test_a_token_in_several_texts_of_a_row_counts_as_one_row(kind: Any) -> None:
     frame = pd.DataFrame({"subject": ["the house"] * 9 + ["the secret"], "body": ["the house"] * 9 + ["secret"]})
@@ -230,6 +384,23 @@ def test_the_message_about_a_difference_does_not_quote_a_value_that_is_not_publi
     assert "`city` is a text of 22 characters" in str(error.value)
 
 
+def test_a_model_cannot_change_the_rows_or_the_settings_of_later_checks(trained: Callable[..., Any]) -> None:
+    def fit(changes: bool) -> Callable[..., Any]:
+        def fit(features: pd.DataFrame, target: "pd.Series[float]", settings: Any, seed: int) -> Any:
+            fitted = fit_words(10)(features.copy(), target.copy(), settings, seed)
+            if changes:
+                features["city"], target[:] = "x", 0
+                features["size"] *= 100
+                settings["max_iter"] = -1
+            return fitted
+
+        return fit
+
+    texts, own = ["the house"] * 150 + ["a place by the sea"] * 50, {"EXAMPLES": ({"size": 1, "city": "a"},)}
+    expected = trained(texts, model(TEXT, fit=fit(changes=False), **own))
+    assert trained(texts, model(TEXT, fit=fit(changes=True), **own)) == expected
+
+
 @pytest.mark.parametrize(
     ("column", "names", "words"),
     [
@@ -252,9 +423,26 @@ def test_a_wrong_declaration_is_refused(column: pa.Column, names: dict[str, Any]
         ({"size": 1, "city": "x" * 91}, "a value of 'city' does not fit the schema"),
         ({"size": "one", "city": "x"}, "a value of 'size' does not fit the schema"),
         ({"city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": float("inf"), "city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": 1e39, "city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": 10**400, "city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": 1, "city": ["x"]}, "a value of 'city' does not fit the schema"),
+        ({"size": 1, "city": ""}, "a value of 'city' does not fit the schema"),
+        ({"size": 1, "city": "\ud800"}, "a value of 'city' does not fit the schema"),
         ({"size": 1, "city": "x", "price": 3}, "has 'price', which is not in FEATURES"),
     ],
-    ids=["too long", "not a number", "missing", "unknown"],
+    ids=[
+        "too long",
+        "not a number",
+        "missing",
+        "infinite",
+        "beyond float32",
+        "beyond float64",
+        "a list",
+        "an empty text",
+        "half a character",
+        "unknown",
+    ],
 )
 def test_an_example_that_does_not_fit_is_refused(example: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
@@ -269,6 +457,26 @@ def test_examples_have_the_types_of_validated_rows() -> None:
     assert [dtype.kind for dtype in rows.dtypes[:2]] == ["f", "M"]
     assert rows["day"].iloc[0] == pd.Timestamp("2025-12-31")
     assert rows.iloc[1][["day", "note"]].isna().all()
+
+
+def test_a_message_about_many_classes_names_ten() -> None:
+    classes, frame = tuple(f"C{i:03}" for i in range(300)), pd.DataFrame({"size": [1.0], "price": ["C000"]})
+    fitted = SimpleNamespace(classes_=classes[1:], predict_proba=None)
+    wrong = model(fit=lambda *_: fitted)
+    with pytest.raises(InputError, match=r"the 299 classes C001, .* and 289 more, the training rows .* 300") as error:
+        train.fit_checked(wrong, InMemory(frame, frame, "price"), load_params(ROOT / "params.yaml"), classes)
+    assert len(str(error.value)) < 400
+
+
+def test_slices_do_not_show_values_of_few_rows() -> None:
+    rows = pd.DataFrame({"city": ["Rome", "Rome", "Hamlet", None], "size": [1.0, 2.0, 3.0, 4.0]})
+    rules: Any = {"city": "values", "city & size": "values"}
+    labels = slice_labels(rows, rules, model(), 2)
+    assert labels["city"].tolist() == ["Rome", "Rome", "(other)", "missing"]
+    assert labels["city & size"].tolist()[2] == "(other), 3.0"
+    for public in (pa.Column(str, pa.Check.isin(["Rome", "Hamlet"])), pa.Column(str, metadata={"kind": "category"})):
+        assert slice_labels(rows, rules, model(public), 2)["city"][2] == "Hamlet"
+    assert slice_labels(rows, rules, model(), 1)["city"][2] == "Hamlet"
 
 
 def test_a_text_is_sliced_by_its_length_only() -> None:

@@ -146,6 +146,23 @@ def test_a_setting_that_the_model_refuses_is_a_failed_trial() -> None:
 
 
 @pytest.mark.usefixtures("split_rows")
+def test_a_model_that_predicts_missing_values_is_a_failed_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The most probable of missing probabilities is the first class, so the error rate would be a number."""
+
+    class Missing(LogisticRegression):
+        def predict_proba(self, features: Any) -> Any:
+            return super().predict_proba(features) * np.nan
+
+    def logistic(features: pd.DataFrame, target: "pd.Series[Any]", settings: Any, seed: int) -> Any:  # noqa: ARG001
+        return Missing(C=settings["alpha"]).fit(features, target)
+
+    monkeypatch.setattr(tune, "load_model", lambda: make(fit=logistic, target=str))
+    table(60, 1, "classes").to_parquet(TRAINING)
+    with pytest.raises(CheckFailed, match="the last one because the fitted model predicts infinite or missing values"):
+        search(params_with({"trials": 2}, kind="classification", loss="error_rate"))
+
+
+@pytest.mark.usefixtures("split_rows")
 def test_nested_settings_whole_numbers_and_steps_are_searched() -> None:
     settings = {"alpha": {"low": 1.0, "high": 2.0, "step": 0.1}, "other.depth": {"low": 2, "high": 30, "step": 4}}
     found = search(params_with({"settings": settings}))

@@ -69,6 +69,16 @@ def trained(workplace: Path) -> bundle.Bundle:  # noqa: ARG001
     return bundle.load_bundle(artifacts.BUNDLE)
 
 
+def test_a_fit_that_changes_vectors_in_place_is_refused(trained: bundle.Bundle) -> None:  # noqa: ARG001
+    def scaling(features: pd.DataFrame, *others: Any) -> Any:
+        for vector in features["embedding"]:
+            vector *= 2
+        return fit(features, *others)
+
+    with pytest.raises(InputError, match=r"`fit` failed \(ValueError\)"):
+        train.run(load_params(artifacts.PARAMS), model(fit=scaling))
+
+
 def test_a_vector_is_an_input_of_its_own_and_only_its_norm_is_published(trained: bundle.Bundle) -> None:
     inputs = {each.name: (each.type, each.shape[1:]) for each in trained.session.get_inputs()}
     assert inputs == {"numbers": ("tensor(float)", [1]), "embedding": ("tensor(float)", [LENGTH])}

@@ -12,10 +12,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from slipway.artifacts import EVALUATION, PARAMS, RELEASE, SCORES, Contender, Evaluation, Holdout, Release, SliceScore
-from slipway.bundle import GOLDEN, Decision, Schema, load_bundle
+from slipway.bundle import GOLDEN, Column, Decision, Schema, load_bundle
 from slipway.provenance import Provenance
 from slipway.release.image import _card
-from slipway.release.model_card import CARD, model_card
+from slipway.release.model_card import CARD, model_card, task_of
 from tests.slipway.conftest import ROOT
 from tests.slipway.serving import odd
 
@@ -141,3 +141,19 @@ def test_the_card_states_how_the_class_in_an_answer_is_chosen(bundle: Any, monke
     card = model_card(load_bundle(bundle.path), PROVENANCE)
     assert "| yes | 9 | 0 |" in card
     assert "So the answer is yes if its probability is at least 0.125." in card
+
+
+@pytest.mark.parametrize(
+    ("kinds", "classes", "task"),
+    [
+        (("number", "image", "text"), ("no", "yes"), "image-classification"),
+        (("number", "text"), ("no", "yes"), "text-classification"),
+        (("number", "vector"), ("no", "yes"), "tabular-classification"),
+        (("image", "text"), None, "tabular-regression"),
+    ],
+)
+def test_the_task_of_hugging_face_depends_on_the_inputs(kinds: Any, classes: Any, task: str) -> None:
+    kind: Any = "classification" if classes else "regression"
+    columns = tuple(Column(name=each, type=each, required=True) for each in kinds)
+    schema = Schema(kind=kind, key=("id",), target="y", classes=classes, columns=columns)
+    assert task_of(schema) == task
