@@ -5,9 +5,10 @@ Two servers run on one core, and take turns in short rounds: the current version
 connections. Each result is a ratio between the two versions: their good answers per second of CPU time, as a median
 over the rounds. The champion, two MLPs and an encoder are measured.
 
-Sharing runs cannot gain more than ONNX Runtime itself gains from runs with more rows. If the weights of the large MLP
-fit into the processor's cache, this gain is less than the required factor. The requirement for this model is therefore
-the smaller of two numbers: the factor, and a part of the runtime's own gain, which is measured on the same core.
+Sharing runs gains little more than ONNX Runtime itself gains from runs with more rows. If the weights of the large MLP
+fit into the processor's cache, runs of 16 rows gain less than the required factor. With 16 connections, the requirement
+for this model is therefore the smaller of two numbers: the factor, and a part of the runtime's own gain, which is
+measured on the same core. With 64 connections, the factor is always required.
 
 Then one request with 1,000 records is sent to the encoder, while a client sends one probe after the other. The slowest
 probe and the peak of the server's memory are printed.
@@ -55,7 +56,7 @@ WARM_UP = 1.0  # seconds
 RECORDS = 1_000
 LARGE = "MLP 2048-2048"
 SHARED = 16  # connections
-LEAST = {(CHAMPION, 1): 0.97, (CHAMPION, SHARED): 1.2, (LARGE, SHARED): 4.0}
+LEAST = {(CHAMPION, 1): 0.97, (CHAMPION, SHARED): 1.2, (LARGE, SHARED): 4.0, (LARGE, 64): 4.0}
 RUNTIME_PART = 0.8  # HTTP takes the rest
 RUNS = 100
 MOST_MILLISECONDS = 100.0
@@ -86,7 +87,7 @@ def main() -> int:
             table.add_row(name, *(f"{each:.2f}" for each in ratios.values()))
             for connections, ratio in ratios.items():
                 least = LEAST.get((name, connections))
-                if least is not None and name == LARGE:
+                if least is not None and (name, connections) == (LARGE, SHARED):
                     gain = _runtime_gain(bundle, connections)
                     console.print(f"{name}: ONNX Runtime alone gains {gain:.2f} from runs of {connections} rows.")
                     least = min(least, round(RUNTIME_PART * gain, 2))

@@ -32,7 +32,7 @@ def build(
     ] = None,
     tag: Annotated[
         str | None,
-        typer.Option(help="Tag of the image. Default: `sha-` followed by the first 12 digits of the last commit."),
+        typer.Option(help="Tag of the image. Default: `sha-` followed by the first 12 digits of the commit."),
     ] = None,
     base: Annotated[
         str | None,

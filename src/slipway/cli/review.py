@@ -97,7 +97,7 @@ def comment(
     charts: Annotated[
         str | None,
         typer.Option(
-            envvar="SLIPWAY_CHARTS", help="Address of the charts, from `slipway push-charts`. Default: no charts."
+            envvar="SLIPWAY_CHARTS", help="URL of the charts, as `slipway push-charts` prints it. Default: no charts."
         ),
     ] = None,
 ) -> None:

@@ -14,9 +14,7 @@ def update(
     tag: Annotated[str, typer.Argument(help="Tag of the template to update to, such as v0.2.0.")],
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="URL", help="Git address of the template. Default: the address of the last update."
-        ),
+        typer.Option("--from", metavar="URL", help="Git URL of the template. Default: the URL of the last update."),
     ] = None,
     keep: Annotated[
         list[str] | None,

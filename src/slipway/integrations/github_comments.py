@@ -164,7 +164,7 @@ def _update_with_cml(pull: PullRequest, text: CommentText, environ: Mapping[str,
 def _write_with_api(
     pull: PullRequest, text: CommentText, own: list[IssueComment], login: str | None
 ) -> list[IssueComment]:
-    """Edit or create the comment, and return Slipway's comments. Raises NotPosted if no comment has the text."""
+    """Edit or create the comment, and return Slipway's comments. Raises NotPosted if none of them has the text then."""
     failure = "GitHub does not show it"
     try:
         if own:

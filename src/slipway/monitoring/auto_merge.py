@@ -89,7 +89,7 @@ def _start_ship(repository: Repository, pull: PullRequest) -> None:
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
-    """Return the open pull request of a workflow run's branch, or the one that was merged at the run's commit."""
+    """Return the pull request of a run: the merged one with the run's head commit, or the open one of the branch."""
     owner = str(repository.full_name).partition("/")[0]
     pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
     for pull in pulls:

@@ -242,7 +242,7 @@ def _truth(labels: Labels, positions: NDArray[np.intp], header: Header, params: 
 
 
 def _slices(table: pa.Table, header: Header, params: Params) -> pd.DataFrame:
-    """Return the slices of each row, as categories.
+    """Return the slices that each row belongs to, with a categorical column for each sliced column.
 
     Columns without values in the log are left out, and also columns whose type has no slices, such as text.
     """

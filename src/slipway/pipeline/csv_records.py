@@ -31,6 +31,9 @@ MOST_BYTES = 64_000_000
 """Maximum size in bytes of a line, of a quoted value and of adjacent blank lines. A larger size means an unclosed
 quote, or a compressed file that was made to fill the memory.
 """
+LONGEST_NAME = 10_000
+"""Maximum length of a column name. A line with a longer name is not a header."""
+csv.field_size_limit(MOST_BYTES)
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
         return "skip"
 
     try:
-        names = next(csv.reader(io.StringIO(header.decode(), newline="")), [])
+        names = _names(header)
         table = pa.csv.read_csv(
             io.BytesIO(content),
             read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(content) + 1),
@@ -180,13 +183,19 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
     return table, malformed
 
 
+def _names(header: bytes) -> list[str]:
+    names = next(csv.reader(io.StringIO(header.decode(), newline="")), [])
+    if max(map(len, names), default=0) > LONGEST_NAME:
+        raise csv.Error(f"a column name has more than {LONGEST_NAME:,} characters")
+    return names
+
+
 def _check_records(content: bytes, before: int, count: int, where: str) -> None:
     """Raise InputError if a quote is not closed or ends before its value, or if a line break is not in quotes.
 
     Without this check, rows or quotes would be lost.
     """
     row = 0
-    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
     try:
         for _ in csv.reader(io.StringIO(content.decode(), newline=""), strict=True):
             row += 1

@@ -63,7 +63,7 @@ def as_json(body: bytes, length: bytes, protocol: PredictionProtocol) -> bytes:
 
 
 def _binary_size(tensor: Any, i: int) -> int | None:
-    """Remove and return the parameter with the size of a tensor's binary data. Return None for a tensor in JSON."""
+    """Return the size of a tensor's binary data, and remove it from the tensor's parameters. Return None for JSON."""
     parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
     if not isinstance(parameters, dict) or SIZE not in parameters:
         return None

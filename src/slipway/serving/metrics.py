@@ -94,8 +94,8 @@ def scale(reference: FeatureReference, is_probability: bool) -> list[float]:
     """Return bin edges for predictions. Models share these edges, so that their predictions can be compared.
 
     The bins of the training data are not suitable, because they differ between models. The scale for a probability has
-    twenty bins. The edges for a regression are the preferred numbers (`STEPS`) within the range of the training data.
-    Two models therefore have the same edges where their ranges overlap.
+    twenty bins. The edges for a regression are round numbers (`STEPS` times powers of ten) within the range of the
+    training data. Two models therefore have the same edges where their ranges overlap.
     """
     if is_probability:
         return [round(step / 20, 2) for step in range(1, 20)]

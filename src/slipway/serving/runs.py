@@ -24,7 +24,7 @@ Predictions = NDArray[np.float32]
 Sharing = Literal["auto", "on", "off"]
 
 SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
-"""At its start, the server measures the time of a run with each of these numbers of rows."""
+"""At startup, the server measures the time of a run with each of these numbers of rows."""
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16

@@ -192,8 +192,8 @@ def estimates_of(
 ) -> dict[str, Estimate]:
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
-    `figures` returns the estimates for the rows that a mask selects. `figures` is called with all rows, and then, for
-    each of at most `PARTS` parts, with all rows outside of the part. If rows have days, each part is a set of
+    `figures` returns the estimates for the rows that a mask selects. It is called once with all rows, and then once for
+    each of at most `PARTS` parts, without the rows of this part (jackknife). If rows have days, each part is a set of
     consecutive days. If rows have groups, each part is a set of groups. Random sets of rows are also used as parts if
     rows have both days and groups, or neither.
 

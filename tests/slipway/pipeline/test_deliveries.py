@@ -81,6 +81,7 @@ class TestFilesThatCannotBeUsed:
             (lambda _: b"\x00\x01\x02\n" * 50, "lacks the columns"),
             (lambda b: b.replace(b"longitude", b"latitude", 1), "lacks the column longitude"),
             (lambda b: b.replace(b"price", b"pri\rce", 1), "is not CSV"),
+            (lambda b: b"x" * 20_000 + b, "a column name has more than 10,000 characters"),
             (lambda b: b"x" * 200_000 + b, "is not CSV"),
             (lambda b: b.replace(b"\n1997", b'\n"1997', 9), "row 2: "),
             (lambda b: b.replace(b"wood", b'"wood', 1), "a quote is not closed"),
