@@ -3,7 +3,6 @@
 import os
 import signal
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from slipway.pipeline.decay import AtRelease
 
 MAX_PAUSE = 86_400
+MAX_DAYS = 36_500
 LogAddress = Annotated[
     str,
     typer.Argument(
@@ -70,6 +70,7 @@ def ship_log(
         int | None,
         typer.Option(
             min=1,
+            max=MAX_DAYS,
             envvar="SLIPWAY_PREDICTION_LOG_KEEP_DAYS",
             help="Number of days of the log to keep. Older days are deleted at ADDRESS. Default: keep all days.",
         ),
@@ -95,8 +96,9 @@ def ship_log(
             if done.segments or every is None:
                 say("ship-log", f"{done.rows:,} rows in {done.segments:,} segments shipped")
             if cleaned != today():
-                delete_old_records(store, datetime.now(UTC))
-                for expired in delete_expired(store, keep_days, today()) if keep_days is not None else ():
+                now = store.now()  # with a fast clock of this machine, days would be deleted too early
+                delete_old_records(store, now)
+                for expired in delete_expired(store, keep_days, now.date()) if keep_days is not None else ():
                     say("ship-log", f"{expired} deleted")
                 cleaned = today()
         except InputError as error:

@@ -20,6 +20,8 @@ TRUTH, KNOWN_AT = "truth", "known_at"
 HEADER = b"slipway.header"
 """Metadata key in a Parquet file, for the header of the log segment as JSON."""
 PARTIAL = ".partial"
+CLOCK = "_clock"
+"""An empty file whose time tells the time of the storage. Parquet readers ignore it, because of the underscore."""
 
 
 class LogStore:
@@ -51,12 +53,16 @@ class LogStore:
             except FileNotFoundError:
                 return None
 
-    def modified(self, name: str) -> datetime | None:
-        """Return the time at which a file was written. Return None if it does not exist, or if the time is unknown."""
-        with self._errors(), suppress(FileNotFoundError, NotImplementedError):
-            found: datetime = self._files.modified(self._path(name))
+    def now(self) -> datetime:
+        """Write an empty file, and return its time, by the clock of the storage.
+
+        Return the time of this machine if the storage does not state when a file was written.
+        """
+        self.write(CLOCK, b"")
+        with self._errors(), suppress(NotImplementedError):
+            found: datetime = self._files.modified(self._path(CLOCK))
             return found if found.tzinfo else found.replace(tzinfo=UTC)
-        return None
+        return datetime.now(UTC)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file completely or not at all, and check its size afterwards.

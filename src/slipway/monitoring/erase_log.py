@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import LogStore
-from slipway.monitoring.erasures import CLOCKS, Erasures, record_erasure
+from slipway.monitoring.erasures import Erasures, record_erasure
 from slipway.monitoring.log_tables import COMMON_TYPES, read_header, read_table, to_parquet
 from slipway.serving.log_segments import Header
 from slipway.serving.logged_columns import key_hashes, secret_of_keys
@@ -30,27 +30,20 @@ class Erased:
 def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
     """Remove all rows with one key. `key` maps each key column to its value as text.
 
-    The key is recorded first, so that `slipway ship-log` leaves out rows with this key that it has not shipped yet. If
-    the log shows that the clock of a server is fast, the record is extended, and the files that were shipped meanwhile
-    are searched, too. A file that becomes empty is kept, so that its segment is not shipped again. Files that another
-    program deletes during the search are skipped. Raises InputError if the log has no file. Raises CheckFailed, after
-    all files were searched, if a file is not part of a log, or if its KEY columns differ from those of `key`.
+    The key is recorded first, so that `slipway ship-log` leaves out rows with this key that it has not shipped yet. A
+    file that becomes empty is kept, so that its segment is not shipped again. Files that another program deletes during
+    the search are skipped. Raises InputError if the log has no file. Raises CheckFailed, after all files were searched,
+    if a file is not part of a log, or if its KEY columns differ from those of `key`.
     """
     search = _Search(store, key, secret, Erasures(store))
     store.remove_unfinished()
     if not (names := store.files()):
         raise InputError(f"{store.address} has no file of a prediction log; correct the address, or ship a log first.")
-    forms = _forms(store, names, key, secret)
-    ahead, done = timedelta(0), set[str]()
-    while not done or search.ahead - ahead > CLOCKS:
-        ahead = search.ahead
-        if forms:
-            record_erasure(store, forms, ahead)
-        search.erasures.refresh()
-        names = [name for name in store.files() if name not in done]
-        for name in names:
-            search.file(name)
-        done.update(names)
+    if forms := _forms(store, names, key, secret):
+        record_erasure(store, forms)
+    search.erasures.refresh()
+    for name in store.files():
+        search.file(name)
     search.raise_for_skipped()
     return Erased(search.rows, search.changed, search.searched)
 
@@ -66,28 +59,22 @@ class _Search:
     rows: int = 0
     changed: int = 0
     searched: int = 0
-    ahead: timedelta = timedelta(0)
-    """How fast the clock of a server was at least, compared with the storage or with this machine."""
     others: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
 
     def file(self, name: str) -> None:
         """Remove the rows with the key from one file."""
-        written = self.store.modified(name)
-        if written is None and self.store.size(name) is None:
+        if self.store.size(name) is None:
             return  # deleted meanwhile, because its day has expired
         content = self.store.read(name)
         try:
             table = read_table(content)
             header = read_header(table.schema)
             keys = table["key"].cast(pa.string())
-            newest = pc.max(table["time"].cast(TIME)).as_py()
+            table["time"].cast(TIME)
         except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException):
             self.foreign.append(name)
             return
-        if newest is not None:
-            now = datetime.now(UTC)
-            self.ahead = max(self.ahead, newest - min(written or now, now))
         if {each.name for each in header.key} != {*self.key}:
             self.others.append(name)
             return

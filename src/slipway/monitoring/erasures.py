@@ -7,12 +7,13 @@ write.
 """
 
 import os
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
 import pyarrow as pa
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from slipway.artifacts import Artifact
 from slipway.errors import InputError
@@ -23,64 +24,84 @@ FOLDER = "_erased"
 """The folder with the erasure records. Parquet readers ignore it, because its name starts with an underscore."""
 KEEP_DAYS = 30
 CLOCKS = timedelta(minutes=10)
-"""Difference between the clocks of a server and of the machine that erases for which no evidence is needed."""
+"""Difference between the clocks of a server and of the storage that is allowed without a correction."""
 PERSON = b"slipway erased"
 
 
 class Erasure(Artifact):
-    """The record of one erasure: its time, and a hash of each form in which a log can contain the key."""
+    """The record of one erasure: its time by the clock of the storage, and a hash of each form of the key in a log."""
 
     at: AwareDatetime
     keys: tuple[str, ...]
-    until: AwareDatetime | None = Field(default=None, exclude_if=lambda time: time is None)
-    """The time of the erasure according to the fastest clock of a server, or None if no clock is fast."""
 
 
 class Erasures:
-    """The erasure records of a log that were read so far."""
+    """The erasure records of a log that were read so far.
 
-    def __init__(self, store: LogStore) -> None:
+    `on_server` is True in `slipway ship-log`, which runs on the machine of the server whose rows it ships, so both have
+    the same clock. If this clock is fast, the difference to the clock of the storage is added to the time of each
+    erasure.
+    """
+
+    def __init__(self, store: LogStore, *, on_server: bool = False) -> None:
         self._store = store
+        self._on_server = on_server
         self._known: set[str] = set()
-        self._until: dict[str, datetime] = {}
+        self._erased: dict[str, datetime] = {}
+        self._ahead: timedelta | None = None
 
     def refresh(self) -> bool:
         """Read the new records, and return whether there were any. Raises InputError if one of them is damaged."""
         new = [name for name in self._store.names_in(FOLDER) if name not in self._known]
         for name in new:
             if (record := _read(self._store, name)) is not None:
-                until = record.until or record.at
-                self._until |= {key: max(until, self._until.get(key, until)) for key in record.keys}
+                self._erased |= {key: max(record.at, self._erased.get(key, record.at)) for key in record.keys}
         self._known.update(new)
         return bool(new)
 
     def apply(self, table: pa.Table) -> pa.Table:
-        """Remove the rows of erased keys whose requests were answered before the erasure."""
-        if not self._until:
+        """Remove the rows of erased keys whose requests were answered before the erasure.
+
+        Rows of erased keys that are dated after the present are removed, too, because their true time is unknown.
+        """
+        if not self._erased:
             return table
-        limits = {key: self._until.get(_hash(key)) for key in table["key"].unique().to_pylist() if key is not None}
+        now, ahead = self._clock()
+        erased = {key: self._erased.get(_hash(key)) for key in table["key"].unique().to_pylist() if key is not None}
         rows = zip(table["key"].to_pylist(), table["time"].to_pylist(), strict=True)
-        kept = [(limit := limits.get(key)) is None or time > limit + CLOCKS for key, time in rows]
+        kept = [(at := erased.get(key)) is None or at + ahead < time - CLOCKS <= now for key, time in rows]
         return table if all(kept) else table.filter(pa.array(kept))
 
-    def clean(self, name: str) -> None:
-        """Remove the rows of erased keys from a file of the log. The caller has just written or found the file."""
+    def _clock(self) -> tuple[datetime, timedelta]:
+        """Return the time of this machine, and how fast the clock of the server is."""
+        now = datetime.fromtimestamp(time.time(), UTC)
+        if self._ahead is None:
+            self._ahead = max(now - self._store.now(), timedelta(0)) if self._on_server else timedelta(0)
+        return now, self._ahead
+
+    def clean(self, name: str) -> bool:
+        """Remove the rows of erased keys from a file of the log. The caller has just written or found the file.
+
+        Returns False if the file is damaged.
+        """
         self.refresh()
         while self._store.size(name) is not None:  # its day may have expired
-            table = read_table(self._store.read(name))
-            if len(kept := self.apply(table)) < len(table):
+            content = self._store.read(name)
+            try:
+                table = read_table(content)
+                kept = self.apply(table)
+            except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException):
+                return False
+            if len(kept) < len(table):
                 self._store.write(name, to_parquet(kept))
             if not self.refresh():
-                return
+                break
+        return True
 
 
-def record_erasure(store: LogStore, keys: Iterable[str], ahead: timedelta = timedelta(0)) -> None:
-    """Record that keys are erased now. `keys` contains the hash of the key in each form that a log can contain.
-
-    `ahead` states how fast the clock of a server is.
-    """
-    now = datetime.now(UTC)
-    record = Erasure(at=now, keys=tuple(sorted(map(_hash, keys))), until=now + ahead if ahead else None)
+def record_erasure(store: LogStore, keys: Iterable[str]) -> None:
+    """Record that keys are erased now. `keys` contains the hash of the key in each form that a log can contain."""
+    record = Erasure(at=store.now(), keys=tuple(sorted(map(_hash, keys))))
     store.write(f"{FOLDER}/{os.urandom(8).hex()}.json", record.model_dump_json().encode())
 
 

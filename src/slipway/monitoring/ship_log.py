@@ -43,7 +43,7 @@ def ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
 
 def _ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
     count = rows = 0
-    erasures = Erasures(store)
+    erasures = Erasures(store, on_server=True)
     for path in segments(folder):
         with _locked(path) as is_locked:
             if not is_locked:
@@ -51,14 +51,12 @@ def _ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
             try:
                 segment = read_segment(path)
                 name = file_name(segment.header)
-                if store.size(name) is None:
+                # If the file exists, ship-log may have been killed before it read the erasures.
+                if store.size(name) is None or not erasures.clean(name):
                     erasures.refresh()
-                    content = _parquet(segment, path, erasures)
-                    store.write(name, content)
+                    store.write(name, _parquet(segment, path, erasures))
                     if erasures.refresh():
                         erasures.clean(name)
-                else:
-                    erasures.clean(name)  # ship-log may have been killed before it read the erasures
             except FileNotFoundError:
                 continue  # another program deleted the segment
             except CorruptSegment as error:

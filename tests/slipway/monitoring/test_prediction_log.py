@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import multiprocessing
-import os
 import random
 import shutil
 import signal
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -507,6 +507,20 @@ def test_a_killed_shipper_leaves_nothing_of_a_key_that_was_erased_while_it_wrote
     assert segments(folder) == []
 
 
+def test_a_damaged_file_is_shipped_again(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    write_log(folder, bundles["public"], areas(1))
+    kept = {path: path.read_bytes() for path in segments(folder)}
+    ship(folder, LogStore(str(address)), never)
+    (file,) = address.rglob("*.parquet")
+    for content in (b"", b"PAR1 and nothing else", file.read_bytes()[:-1]):
+        for path, each in kept.items():
+            path.write_bytes(each)
+        file.write_bytes(content)
+        assert ship(folder, LogStore(str(address)), never) == Shipped(1, 1)
+        assert shipped(address)[f"record_{AREA}"].tolist() == [1]
+
+
 def test_a_segment_of_another_shipper_is_left_out(tmp_path: Path, bundles: dict[str, Path]) -> None:
     folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
     write_log(folder, bundles["public"], areas(1))
@@ -526,50 +540,67 @@ def test_a_request_after_the_erasure_of_its_key_is_shipped(
     write_log(folder, bundles["public"], areas(2))
     now = round(time.time())
     monkeypatch.setattr(time, "time", lambda: now + 3_600)
+    monkeypatch.setattr(LogStore, "now", lambda _: datetime.fromtimestamp(now + 3_600, UTC))
     write_log(folder, bundles["public"], areas(2))
     ship(folder, store, never)
     assert shipped(tmp_path / "shipped")["time"].tolist() == [pd.Timestamp(now + 3_600, unit="s", tz="UTC")]
 
 
-@pytest.mark.parametrize("quiet", [0, 3 * 3_600])
-def test_a_segment_of_a_server_with_a_fast_clock_is_left_out(
-    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch, quiet: int
+def test_rows_of_a_server_with_a_fast_clock_are_left_out(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its earlier files show that its clock is an hour fast, even if it had no request for a while."""
-    folder, store, now, fast = tmp_path / "log", LogStore(str(tmp_path / "shipped")), round(time.time()), 3_600
-    clock = partial(monkeypatch.setattr, time, "time")
-    clock(lambda: now - quiet + fast)
-    write_log(folder, bundles["public"], areas(1))
-    ship(folder, store, never)
-    (file,) = (tmp_path / "shipped").rglob("*.parquet")
-    os.utime(file, (now - quiet, now - quiet))
-    clock(lambda: now + fast)
+    """Nothing of this server was shipped before. Its shipper compares their clock with the clock of the storage."""
+    folder, store, hour, now = tmp_path / "log", LogStore(str(tmp_path / "shipped")), 3_600, round(time.time())
+    write_log(tmp_path / "other", bundles["public"], areas(1))
+    ship(tmp_path / "other", store, never)
+
+    def at(hours: int, ahead: int) -> None:
+        monkeypatch.setattr(time, "time", lambda: now + hours * hour + ahead * hour)
+        monkeypatch.setattr(LogStore, "now", lambda _: datetime.fromtimestamp(now + hours * hour, UTC))
+
+    at(0, ahead=5)
     write_log(folder, bundles["public"], areas(2))
+    at(0, ahead=-5)
     erase(store, {AREA: "2"}, None)
-    clock(lambda: now + 3 * fast)
+    at(1, ahead=5)
     write_log(folder, bundles["public"], areas(2))
     ship(folder, store, never)
     times = shipped(tmp_path / "shipped").set_index(f"record_{AREA}")["time"]
-    assert times[2.0] == pd.Timestamp(now + 3 * fast, unit="s", tz="UTC")
+    assert times[2.0] == pd.Timestamp(now + 6 * hour, unit="s", tz="UTC")
 
 
-def test_a_file_that_is_shipped_while_an_erasure_notices_a_fast_clock_is_searched(
+def test_rows_dated_after_the_present_are_left_out(
     tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, store, now = tmp_path / "log", LogStore(str(tmp_path / "shipped")), time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 3_600)
+    """The clock of their server was set back before they were shipped. Later rows are kept."""
+    folder, store, now = tmp_path / "log", LogStore(str(tmp_path / "shipped")), round(time.time())
     write_log(folder, bundles["public"], areas(1))
     ship(folder, store, never)
+    monkeypatch.setattr(time, "time", lambda: now + 1_000 * 86_400)
     write_log(folder, bundles["public"], areas(2))
-    modified = LogStore.modified
+    monkeypatch.undo()
+    erase(store, {AREA: "2"}, None)
+    monkeypatch.setattr(time, "time", lambda: now + 3_600)
+    monkeypatch.setattr(LogStore, "now", lambda _: datetime.fromtimestamp(now + 3_600, UTC))
+    write_log(folder, bundles["public"], areas(2))
+    ship(folder, store, never)
+    times = shipped(tmp_path / "shipped").set_index(f"record_{AREA}")["time"]
+    assert times[2.0] == pd.Timestamp(now + 3_600, unit="s", tz="UTC")
 
-    def ship_first(store: LogStore, name: str) -> datetime | None:
-        ship(folder, store, never)
-        return modified(store, name)
 
-    monkeypatch.setattr(LogStore, "modified", ship_first)
-    assert erase(store, {AREA: "2"}, None) == Erased(rows=1, files=1, searched=2)
-    assert shipped(tmp_path / "shipped")[f"record_{AREA}"].tolist() == [1]
+def test_a_fast_clock_deletes_neither_days_nor_records(
+    slipway: Callable[..., Result], tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    write_log(folder, bundles["public"], areas(1, 2))
+    ship(folder, LogStore(str(address)), never)
+    erase(LogStore(str(address)), {AREA: "2"}, None)
+    before = {path: path.read_bytes() for path in address.rglob("*") if path.is_file()}
+    later = datetime.now(UTC) + timedelta(days=1_000)
+    monkeypatch.setattr("slipway.cli.terminal.datetime", SimpleNamespace(now=lambda _: later))
+    result = slipway("ship-log", str(folder), str(address), "--keep-days", "3")
+    assert result.code == 0, result
+    assert before.items() <= {path: path.read_bytes() for path in address.rglob("*") if path.is_file()}.items()
 
 
 def test_a_bundle_with_new_private_columns_is_erased_before_its_first_file(
