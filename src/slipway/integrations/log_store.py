@@ -21,7 +21,7 @@ HEADER = b"slipway.header"
 """Metadata key in a Parquet file, for the header of the log segment as JSON."""
 PARTIAL = ".partial"
 CLOCK = "_clock"
-"""An empty file whose time tells the time of the storage. Parquet readers ignore it, because of the underscore."""
+"""Name of the empty file that `LogStore.now` writes. Parquet readers ignore it, because of the underscore."""
 
 
 class LogStore:

@@ -25,7 +25,7 @@ from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
 from slipway.monitoring.labels import Labels, request_ids
 from slipway.monitoring.live_decay import ChampionAnswers
 from slipway.monitoring.live_performance import UNKNOWN
-from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, file_name, read_header, read_table
+from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, read_header, read_table, refuse_copy
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.row_ids import ids_of_keys
@@ -166,7 +166,8 @@ def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
         answers = [pa.field(name, pa.float32(), nullable=False) for name in answer_columns(header)]
         schema = pa.schema([*COMMON_TYPES, *logged, *answers], table.schema.metadata)
         found = table.select(schema.names).cast(schema)
-        _check(name, found, header)
+        refuse_copy(name, header)
+        _check_times(found)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -175,10 +176,8 @@ def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
     return found, header
 
 
-def _check(name: str, rows: pa.Table, header: Header) -> None:
-    """Raise ValueError if the file is a copy of another file, or if the time of a row is out of range."""
-    if name != file_name(header):
-        raise ValueError(f"it is a copy of {file_name(header)}")
+def _check_times(rows: pa.Table) -> None:
+    """Raise ValueError if the time of a row is out of range."""
     if pc.any(pc.or_(pc.less(rows["time"], FIRST), pc.greater(rows["time"], LAST))).as_py():
         raise ValueError("a time is out of range")
 

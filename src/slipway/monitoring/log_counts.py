@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from slipway.bundle import Bundle, Reference
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, LogStore
-from slipway.monitoring.log_tables import answer_columns, read_header
+from slipway.monitoring.log_tables import answer_columns, read_header, refuse_copy
 from slipway.monitoring.metric_counts import RequestCounts
 from slipway.monitoring.replica_counts import window_seconds
 from slipway.monitoring.row_counts import add_counts, count_rows
@@ -31,7 +31,7 @@ def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str
     for name in store.files():
         day, _, rest = name.partition("/")
         if day >= f"{DAY}{since.date()}" and rest.startswith(f"bundle={bundle.hash}/"):
-            counts = _count_file(store, name, bundle, reference, since)
+            counts = _count_file(store, name, bundle, reference, since, now)
             total = counts if total is None else add_counts(total, counts)
     if total is None or not total.rows:
         raise InputError(
@@ -41,12 +41,15 @@ def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str
     return total
 
 
-def _count_file(store: LogStore, name: str, bundle: Bundle, reference: Reference, since: datetime) -> RequestCounts:
+def _count_file(
+    store: LogStore, name: str, bundle: Bundle, reference: Reference, since: datetime, now: datetime
+) -> RequestCounts:
     content = store.read(name)
     try:
         table = pq.read_table(io.BytesIO(content))
         header = read_header(table.schema)
-        table = table.filter(pc.field("time") >= pc.scalar(since))
+        refuse_copy(name, header)
+        table = table.filter((pc.field("time") >= pc.scalar(since)) & (pc.field("time") <= pc.scalar(now)))
         columns = zip(header.outputs, answer_columns(header), strict=True)
         outputs = {name: table.column(each).to_numpy() for name, each in columns}
         known = [each for each in bundle.schema.columns if each.type in COUNTED and each.private in (None, "no")]

@@ -54,6 +54,12 @@ def file_name(header: Header) -> str:
     return f"{DAY}{header.day}/bundle={header.bundle}/{header.instance}-{header.number:08}.parquet"
 
 
+def refuse_copy(name: str, header: Header) -> None:
+    """Raise ValueError if the file with this name is a copy of the file that its header belongs to."""
+    if name != file_name(header):
+        raise ValueError(f"it is a copy of {file_name(header)}")
+
+
 def expired_folders(folders: list[str], keep_days: int, today: date) -> list[str]:
     """Return the folders of days that are older than `keep_days`. Folders with other names are never returned."""
     oldest = (today - timedelta(days=keep_days)).isoformat()

@@ -31,7 +31,7 @@ from slipway.pipeline.number_text import number
 from slipway.pipeline.slices import slice_labels
 from slipway.review.replay_truth import compare_with_truth, truth_columns
 from slipway.review.report import Replay, ReplaySlice, SlowestRequest
-from slipway.serving.log_segments import Header, LoggedColumn
+from slipway.serving.log_segments import Header
 from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
 
@@ -100,11 +100,11 @@ def _newest(store: LogStore, count: int, before: date, key: tuple[str, ...]) -> 
     """
     names = [name for name in store.files() if name.startswith(DAY) and name[len(DAY) :][:10] < before.isoformat()]
     names.sort(key=lambda name: (name.partition("/")[0], blake2b(name.encode()).digest()), reverse=True)
-    parts, rows = [], 0
+    parts, rows, seen = [], 0, set[tuple[str, int]]()
     for name in names:
         if rows >= count:
             break
-        parts.append(_read(store, name, before, key))
+        parts.append(_read(store, name, before, key, seen))
         rows += len(parts[-1])
     if not parts:
         return pd.DataFrame(columns=IDENTITY)
@@ -112,13 +112,19 @@ def _newest(store: LogStore, count: int, before: date, key: tuple[str, ...]) -> 
     return found.tail(count).reset_index(drop=True)
 
 
-def _read(store: LogStore, name: str, before: date, key: tuple[str, ...]) -> pd.DataFrame:
+def _read(store: LogStore, name: str, before: date, key: tuple[str, ...], seen: set[tuple[str, int]]) -> pd.DataFrame:
+    """Read a file. `seen` contains the segments of the files that were read before, and is extended."""
     content = store.read(name)
     try:
         table = pq.read_table(io.BytesIO(content))
         columns = [each for each in table.column_names if each.startswith(RECORD)]
-        if any(column.type == "hash" for column in _logged_columns(table)):
-            table = table.slice(0, 0)  # an earlier bundle had private columns, whose values are not in the log
+        header = _header(table)
+        if header is not None:
+            segment = (header.instance, header.number)
+            # An earlier bundle had private columns, whose values are not in the log. A file can also be a copy.
+            if segment in seen or any(column.type == "hash" for column in header.columns):
+                table = table.slice(0, 0)
+            seen.add(segment)
         identity = table.select([*IDENTITY]).cast(IDENTITY_TYPES)
         rows = pd.concat([identity.to_pandas(), table.select(columns).to_pandas()], axis=1)
         rows[SECONDS] = np.nan
@@ -130,12 +136,12 @@ def _read(store: LogStore, name: str, before: date, key: tuple[str, ...]) -> pd.
         raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
 
 
-def _logged_columns(table: pa.Table) -> tuple[LoggedColumn, ...]:
-    """Return the columns in the header of a log file, or none if the file has no valid header."""
+def _header(table: pa.Table) -> Header | None:
+    """Return the header of a log file, or None if the file has no valid header."""
     try:
-        return msgspec.json.decode((table.schema.metadata or {})[HEADER], type=Header).columns
+        return msgspec.json.decode((table.schema.metadata or {})[HEADER], type=Header)
     except (KeyError, msgspec.DecodeError):
-        return ()
+        return None
 
 
 def _compare(

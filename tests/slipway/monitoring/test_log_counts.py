@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,17 @@ def test_the_log_has_the_counts_of_the_metrics(bundle: Path) -> None:
 @pytest.mark.parametrize(("window", "rows"), [("1d", 1), ("30h", 1), ("2d", 2), ("9d", 4)])
 def test_only_requests_in_the_window_are_counted(bundle: Path, window: str, rows: int) -> None:
     assert counted(bundle, window).rows == rows
+
+
+def test_a_copied_file_is_not_counted(bundle: Path) -> None:
+    for path in [*Path("shipped").rglob("*.parquet")]:
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    with pytest.raises(InputError, match=r"copy-.* is not a file of a prediction log; remove it"):
+        counted(bundle)
+
+
+def test_requests_dated_after_now_are_not_counted(bundle: Path) -> None:
+    assert counted(bundle, "9d", NOON - timedelta(days=1)).rows == 3
 
 
 def test_a_log_without_requests_to_the_champion_is_an_error(bundle: Path, tmp_path: Path) -> None:

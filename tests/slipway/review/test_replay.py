@@ -91,6 +91,13 @@ def test_the_replay_counts_moved_answers_and_refused_requests(log: Path, champio
     assert found.slices[0].moved == pytest.approx(15 / 18)
 
 
+def test_a_copied_file_is_replayed_once(log: Path, champion: Path, challenger: Path) -> None:
+    once = replay(with_replay(log), champion, challenger, LATER)
+    for path in [*log.rglob("*.parquet")]:
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    assert replay(with_replay(log), champion, challenger, LATER) == once
+
+
 def test_requests_to_an_earlier_bundle_with_hashed_columns_are_left_out(
     champion: Path, challenger: Path, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
