@@ -89,9 +89,9 @@ def refuse_texts_in_graph(fitted: Any, graph: onnx.ModelProto, training: Rows, s
     """Raise InputError if the graph contains whole texts of training rows, as an encoder of categories stores them.
 
     Only words are compared, without regard to upper case. A text is accepted if at least `minimum` training rows
-    contain it. Single characters, classes, values of categories, and words that the code of the model lists are
-    accepted, too. In the graph of an own `to_onnx`, only texts of several words are compared, because such a graph
-    often contains the public vocabulary of a tokenizer.
+    contain it. Single characters, classes, values of categories, and tokens of vectorizers are accepted, too. In the
+    graph of an own `to_onnx`, only texts of several words are compared, because such a graph often contains the public
+    vocabulary of a tokenizer.
     """
     if minimum == 1 or not schema.texts:
         return
@@ -181,9 +181,8 @@ def _phrases(words: str) -> Iterator[str]:
 
 
 def _listed_words(vectorizer: CountVectorizer) -> list[str]:
-    """Return the words that the code of the model lists: stop words, and the vocabulary if it is fixed."""
-    words = [*(vectorizer.get_stop_words() or ())]
-    return [*words, *vectorizer.vocabulary_] if vectorizer.fixed_vocabulary_ else words
+    """Return the words that may be in the graph: stop words, and the vocabulary, which `refuse_rare_tokens` checks."""
+    return [*(vectorizer.get_stop_words() or ()), *vectorizer.vocabulary_]
 
 
 def _strings(part: Any) -> Iterator[str]:

@@ -228,15 +228,30 @@ def _graph(*texts: str) -> onnx.ModelProto:
         (["yes", "the house"], ["yes", "x"], 0),
         (["however", "the house"], ["however", "x"], 0),
         (["Rome", "the house"], ["rome", "x"], 0),
+        (["Lol", "the lollipop"], ["lol", "x"], 0),
     ],
-    ids=["folded", "inner graph", "in enough rows", "a letter", "a category", "a class", "a stop word", "listed"],
+    ids=[
+        "folded",
+        "inner graph",
+        "in enough rows",
+        "a letter",
+        "a category",
+        "a class",
+        "a stop word",
+        "listed",
+        "a token",
+    ],
 )
 def test_only_texts_of_few_rows_are_refused_in_a_graph(texts: list[str], stored: list[str], refused: int) -> None:
     frame = pd.DataFrame({"channel": ["mail", "chat"], "body": texts})
     kinds: list[Any] = ["category", "text"]
     columns = tuple(Column(name=name, type=kind, required=True) for name, kind in zip(frame, kinds, strict=True))
     schema = Schema(kind="classification", key=("id",), target="price", classes=("no", "yes"), columns=columns)
-    fitted = [CountVectorizer(stop_words="english").fit(["a house"]), CountVectorizer(vocabulary=["rome"]).fit(["a"])]
+    fitted = [
+        CountVectorizer(stop_words="english").fit(["a house"]),
+        CountVectorizer(vocabulary=["rome"]).fit(["a"]),
+        CountVectorizer(analyzer="char_wb", ngram_range=(3, 3), min_df=2).fit(["lol", "lollipop"]),
+    ]
     rows = InMemory(frame, frame, "price")
     if not refused:
         refuse_texts_in_graph(fitted, _graph(*stored), rows, schema, 2)
