@@ -55,9 +55,9 @@ def init(
 
     In a terminal, prompts for each value that no option sets. Without a terminal, uses the default values. Reads and
     writes params.yaml, kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes
-    .slipway.json. Removes the sample data, demo/, benchmarks/, tests/slipway/ and docs/decisions/. If a person has
-    changed a value in these files, the value stays. Exits 1 if a file that it would change has uncommitted changes, or
-    if data/ contains files that are not part of the sample.
+    .slipway.json. Removes the sample data, demo/, benchmarks/, tests/slipway/ and docs/decisions/. In the files that it
+    writes, keeps the values that a person has changed. Exits 1 if a file that it would change has uncommitted changes,
+    or if data/ contains files that are not part of the sample.
     """
     from slipway.fork import identity
     from slipway.fork import init as step

@@ -46,7 +46,7 @@ def refuse_duplicates(body: bytes, members: int | None = None) -> None:
     Also raise Problem for invalid UTF-8 in an unknown field. msgspec skips such a field without checking it.
 
     `members` is the number of key-value pairs that msgspec decoded, without duplicates. Each pair has one colon. If the
-    number of colons in the body equals `members`, no key occurs twice, and the body is not parsed again. A second parse
+    body has exactly `members` colons, then no key can occur twice, so the body is not parsed again. A second parse
     would increase the CPU time of a request by a third for one record, and by two thirds for 1,000 records.
     """
     if members is not None and body.count(b":") == members:
