@@ -35,6 +35,7 @@ SAMPLE_SOURCE = "sample/source"
 """The folder with the deliveries of the sample data."""
 SCHEDULER = r"^(tcp|tls|ws|wss)://[^\s@/]+:[0-9]{1,5}$"
 DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|duckdb)(\+\w+)?://"
+MAX_DAYS = 36_500
 MAX_WHOLE = 2**53
 """The largest whole number that `slipway tune` tries. Larger whole numbers are rounded as floats."""
 PERIOD_DAYS = 30
@@ -203,8 +204,8 @@ class Split(Section):
     """
 
     by: Literal["time", "key", "group", "time_and_group"]
-    days: int = Field(default=60, gt=0, le=36_500)
-    gap_days: int = Field(default=0, ge=0, le=36_500)
+    days: int = Field(default=60, gt=0, le=MAX_DAYS)
+    gap_days: int = Field(default=0, ge=0, le=MAX_DAYS)
     share: Share = 0.2
     column: str | None = None
 
@@ -442,7 +443,7 @@ class PredictionLog(Section):
     """The image that runs `slipway ship-log`, with its tag or digest."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the keys whose rows are logged."""
-    keep_days: int | None = Field(default=None, ge=1, le=36_500)
+    keep_days: int | None = Field(default=None, ge=1, le=MAX_DAYS)
     """Number of days after which `slipway ship-log` deletes rows. None keeps all rows."""
 
 

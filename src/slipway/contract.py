@@ -240,6 +240,11 @@ def kind_of(column: "SchemaColumn") -> str | None:
     return None if kind is None else str(kind)
 
 
+def lists_values(column: "SchemaColumn") -> bool:
+    """Return whether a check of the column lists the allowed values."""
+    return any("allowed_values" in (check.statistics or {}) for check in column.checks)
+
+
 def texts_of(model: Model) -> list[str]:
     """Return the names of the columns that are texts."""
     return [name for name, column in model.SCHEMA.columns.items() if kind_of(column) == "text"]

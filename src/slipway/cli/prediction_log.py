@@ -22,6 +22,7 @@ from slipway.cli.terminal import (
     say,
     today,
 )
+from slipway.config import MAX_DAYS
 from slipway.contract import load_model
 from slipway.errors import InputError
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from slipway.pipeline.decay import AtRelease
 
 MAX_PAUSE = 86_400
-MAX_DAYS = 36_500
 LogAddress = Annotated[
     str,
     typer.Argument(

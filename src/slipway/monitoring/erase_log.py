@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.erasures import Erasures, record_erasure
-from slipway.monitoring.log_tables import COMMON_TYPES, read_header, read_table, to_parquet
+from slipway.monitoring.log_tables import COMMON_TYPES, UNREADABLE, read_header, read_table, to_parquet
 from slipway.serving.log_segments import Header
 from slipway.serving.logged_columns import key_hashes, secret_of_keys
 
@@ -71,8 +71,8 @@ class _Search:
             table = read_table(content)
             header = read_header(table.schema)
             keys = table["key"].cast(pa.string())
-            table["time"].cast(TIME)
-        except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException):
+            table["time"].cast(TIME)  # raises an error unless `Erasures.apply` can compare the times
+        except UNREADABLE:
             self.foreign.append(name)
             return
         if {each.name for each in header.key} != {*self.key}:
@@ -103,9 +103,10 @@ class _Search:
 
 
 def _forms(store: LogStore, names: Sequence[str], key: Mapping[str, str], secret: str | None) -> set[str]:
-    """Return all hashes that the key can have in this log. One file of each bundle shows how keys were hashed.
+    """Return all hashes that the key can have in this log.
 
-    With a secret, the hashes also include those of a bundle whose first file is not shipped yet.
+    All files of a bundle hash keys in the same way, so one log file of each bundle is read. With a secret, the hashes
+    also include those of a bundle whose first file is not shipped yet.
     """
     forms = set()
     one_of_each = {name.rpartition("/")[0].rpartition("/")[2]: name for name in names}

@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, ValidationError
 from slipway.artifacts import Artifact
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
-from slipway.monitoring.log_tables import read_table, to_parquet
+from slipway.monitoring.log_tables import UNREADABLE, read_table, to_parquet
 
 FOLDER = "_erased"
 """The folder with the erasure records. Parquet readers ignore it, because its name starts with an underscore."""
@@ -68,8 +68,12 @@ class Erasures:
             return table
         now, ahead = self._clock()
         erased = {key: self._erased.get(_hash(key)) for key in table["key"].unique().to_pylist() if key is not None}
-        rows = zip(table["key"].to_pylist(), table["time"].to_pylist(), strict=True)
-        kept = [(at := erased.get(key)) is None or at + ahead < time - CLOCKS <= now for key, time in rows]
+
+        def is_kept(key: str | None, answered: datetime) -> bool:
+            at = erased.get(key)
+            return at is None or at + ahead + CLOCKS < answered <= now + CLOCKS
+
+        kept = [*map(is_kept, table["key"].to_pylist(), table["time"].to_pylist())]
         return table if all(kept) else table.filter(pa.array(kept))
 
     def _clock(self) -> tuple[datetime, timedelta]:
@@ -90,7 +94,7 @@ class Erasures:
             try:
                 table = read_table(content)
                 kept = self.apply(table)
-            except (OSError, ValueError, KeyError, OverflowError, pa.ArrowException):
+            except UNREADABLE:
                 return False
             if len(kept) < len(table):
                 self._store.write(name, to_parquet(kept))

@@ -1,16 +1,14 @@
 """Count the requests in a shipped prediction log in the same way as the servers count requests for Prometheus."""
 
-import io
 from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from slipway.bundle import Bundle, Reference
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, LogStore
-from slipway.monitoring.log_tables import answer_columns, read_header, refuse_copy
+from slipway.monitoring.log_tables import answer_columns, read_header, read_table, refuse_copy
 from slipway.monitoring.metric_counts import RequestCounts
 from slipway.monitoring.replica_counts import window_seconds
 from slipway.monitoring.row_counts import add_counts, count_rows
@@ -46,7 +44,7 @@ def _count_file(
 ) -> RequestCounts:
     content = store.read(name)
     try:
-        table = pq.read_table(io.BytesIO(content))
+        table = read_table(content)
         header = read_header(table.schema)
         refuse_copy(name, header)
         table = table.filter((pc.field("time") >= pc.scalar(since)) & (pc.field("time") <= pc.scalar(now)))

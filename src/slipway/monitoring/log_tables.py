@@ -49,6 +49,10 @@ TYPES = {
 }
 
 
+UNREADABLE = (OSError, ValueError, KeyError, OverflowError, pa.ArrowException)
+"""The errors of functions that read a damaged file, or a file that is not part of a log."""
+
+
 def file_name(header: Header) -> str:
     """Return the path of a segment's Parquet file, relative to the address of the log."""
     return f"{DAY}{header.day}/bundle={header.bundle}/{header.instance}-{header.number:08}.parquet"

@@ -33,7 +33,7 @@ quote, or a compressed file that was made to fill the memory.
 """
 LONGEST_NAME = 10_000
 """Maximum length of a column name. A line with a longer name is not a header."""
-csv.field_size_limit(MOST_BYTES)
+csv.field_size_limit(MOST_BYTES)  # the limit is for the whole process, so it must not depend on the files
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -312,15 +312,20 @@ def _without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
 
     PyTorch writes local paths into comments. These paths would change the bundle's hash.
     """
-    parts: list[Any] = [model]
-    while parts:
-        part = parts.pop()
-        for field, value in part.ListFields():
+    for part in parts_of(model):
+        for field, _ in part.ListFields():
             if field.name in ("doc_string", "metadata_props"):
                 part.ClearField(field.name)
-            elif field.message_type and not isinstance(part, onnx.TensorProto):
-                parts.extend([value] if hasattr(value, "ListFields") else value)
     return model
+
+
+def parts_of(part: Any) -> Iterator[Any]:
+    """Yield a part of a graph, and all parts in it: nodes, attributes, constants and inner graphs."""
+    yield part
+    for field, value in part.ListFields():
+        if field.message_type:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                yield from parts_of(each)
 
 
 def _in_one_order(model: onnx.ModelProto) -> onnx.ModelProto:

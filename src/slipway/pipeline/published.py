@@ -22,10 +22,11 @@ from pandera.errors import SchemaError, SchemaErrors
 from sklearn.feature_extraction.text import CountVectorizer
 
 from slipway.bundle import Column, Reference, Schema
-from slipway.contract import ARRAYS, Model, examples_of, kind_of, shape_of
+from slipway.contract import ARRAYS, Model, examples_of, kind_of, lists_values, shape_of
 from slipway.errors import InputError
 from slipway.images import decode_base64
 from slipway.pipeline.array_columns import objects, read_images, read_vectors
+from slipway.pipeline.export import parts_of
 from slipway.pipeline.tensors import features
 from slipway.pipeline.training_rows import Rows
 from slipway.statistics.bins import OTHER
@@ -33,8 +34,6 @@ from slipway.statistics.bins import OTHER
 MAX_UNIQUE = 0.1
 """Maximum share of rows with a unique value. A column with a larger share is a text or an identifier."""
 MAX_EXAMPLES = 100
-STRING_FIELDS = {("AttributeProto", "s"), ("AttributeProto", "strings"), ("TensorProto", "string_data")}
-"""The fields of an ONNX graph that contain texts."""
 NUMBER_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.UINT8)
 ARRAY_NUMBERS = 8
 PHRASE_WORDS = 5
@@ -50,8 +49,7 @@ def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
         return
     for name in (*model.FEATURES, model.TARGET):
         declared = model.SCHEMA.columns[name]
-        listed = any("allowed_values" in (check.statistics or {}) for check in declared.checks)
-        if listed or kind_of(declared):
+        if lists_values(declared) or kind_of(declared):
             continue
         values = training.column(name).dropna()
         if pd.api.types.is_numeric_dtype(values) or values.dtype.kind == "M":
@@ -96,7 +94,7 @@ def refuse_texts_in_graph(fitted: Any, graph: onnx.ModelProto, training: Rows, s
     if minimum == 1 or not schema.texts:
         return
     listed = {word for each in _vectorizers(fitted, set()) for word in _listed_words(each)}
-    stored = {words for text in _strings(graph) if len(words := _words(text)) > 1}
+    stored = {words for text in _texts(graph) if len(words := _words(text)) > 1}
     stored -= {_words(text) for text in (*listed, *(schema.classes or ()))}
     names = schema.categories
     categories = [name for name in names if name not in schema.texts]
@@ -137,18 +135,15 @@ def refuse_arrays_in_graph(graph: onnx.ModelProto, training: Rows, schema: Schem
             )
 
 
-def _arrays(part: Any) -> Iterator[NDArray[Any]]:
+def _arrays(graph: onnx.ModelProto) -> Iterator[NDArray[Any]]:
     """Yield the constants of a graph and of its inner graphs, and the lists of numbers in attributes."""
-    if isinstance(part, onnx.TensorProto):
-        if part.data_type in NUMBER_TYPES and part.data_location != onnx.TensorProto.EXTERNAL:
+    for part in parts_of(graph):
+        if isinstance(part, onnx.AttributeProto) and part.floats:
+            yield np.asarray(part.floats, np.float32)
+        if not isinstance(part, onnx.TensorProto) or part.data_type not in NUMBER_TYPES:
+            continue
+        if part.data_location != onnx.TensorProto.EXTERNAL:
             yield onnx.numpy_helper.to_array(part)
-        return
-    if isinstance(part, onnx.AttributeProto) and part.floats:
-        yield np.asarray(part.floats, np.float32)
-    for field, value in part.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for each in [value] if hasattr(value, "ListFields") else value:
-                yield from _arrays(each)
 
 
 def _stored_rows(array: NDArray[Any], size: int, dtype: "np.dtype[Any]") -> Iterator[bytes]:
@@ -185,15 +180,15 @@ def _listed_words(vectorizer: CountVectorizer) -> list[str]:
     return [*(vectorizer.get_stop_words() or ()), *vectorizer.vocabulary_]
 
 
-def _strings(part: Any) -> Iterator[str]:
+def _texts(graph: onnx.ModelProto) -> Iterator[str]:
     """Yield all texts in the attributes and constants of a graph, and of its inner graphs."""
-    for field, value in part.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for each in [value] if hasattr(value, "ListFields") else value:
-                yield from _strings(each)
-        elif (field.containing_type.name, field.name) in STRING_FIELDS:
-            for content in [value] if isinstance(value, bytes) else value:
-                yield content.decode(errors="replace")
+    for part in parts_of(graph):
+        contents: list[bytes] = []
+        if isinstance(part, onnx.AttributeProto):
+            contents = [part.s, *part.strings]
+        elif isinstance(part, onnx.TensorProto):
+            contents = [*part.string_data]
+        yield from (content.decode(errors="replace") for content in contents)
 
 
 def _rows_by_token(vectorizer: CountVectorizer, texts: pd.DataFrame) -> NDArray[np.int64]:

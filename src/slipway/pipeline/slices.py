@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from pandera.dtypes import is_string
 
-from slipway.contract import Model, kind_of, unpublished_of
+from slipway.contract import Model, kind_of, lists_values, unpublished_of
 from slipway.errors import InputError
 from slipway.pipeline.tensors import measured_rows
 from slipway.statistics.bins import OTHER
@@ -84,9 +84,7 @@ def slice_labels(
 def _is_unlisted(model: Model, name: str) -> bool:
     """Return whether a column is a category whose values the code of the model does not publish."""
     column = model.SCHEMA.columns.get(name)
-    if column is None or not is_string(column.dtype) or kind_of(column):
-        return False
-    return not any("allowed_values" in (check.statistics or {}) for check in column.checks)
+    return column is not None and is_string(column.dtype) and not kind_of(column) and not lists_values(column)
 
 
 def _binned(values: "pd.Series[float]", edges: list[float]) -> "pd.Series[str]":
