@@ -15,7 +15,8 @@ COMMENT := \#
 HASH := $(shell grep --no-filename --invert-match '^ *$(COMMENT)' $(MADE_OF) | git hash-object --stdin)
 READY := $(VENV)/ready-$(HASH)
 END_TO_END := tests/slipway/end_to_end
-WORKERS := --numprocesses 3 --dist worksteal
+# The tests spend a part of their time waiting, so they use more processes than two cores.
+WORKERS := --numprocesses 4 --dist worksteal
 ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --python-version 3.11 --no-header
 
@@ -47,8 +48,6 @@ demo: template-only setup ## Run the whole loop locally, under load. CLUSTER=1 u
 test: announcement tools ## Run the tests. Installs missing programs first, if you have the rights
 	@$(BIN)/python -m pytest $(WORKERS) --ignore $(END_TO_END)
 
-# These tests spend half of their time waiting, so they use more processes than cores.
-end-to-end: WORKERS := --numprocesses 4 --dist worksteal
 end-to-end: tools torch ## Run the slow tests: workflows, images, the demo and forks
 	@$(if $(wildcard $(END_TO_END)),$(BIN)/python -m pytest $(WORKERS) $(END_TO_END))
 
