@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.erasures import Erasures, record_erasure
-from slipway.monitoring.log_tables import COMMON_TYPES, UNREADABLE, read_header, read_table, to_parquet
-from slipway.serving.log_segments import Header
+from slipway.monitoring.log_tables import COMMON_TYPES, UNREADABLE, read_table, to_parquet
+from slipway.serving.log_segments import Header, header_in
 from slipway.serving.logged_columns import key_hashes, secret_of_keys
 
 TIME = COMMON_TYPES.field("time").type
@@ -69,7 +69,7 @@ class _Search:
         content = self.store.read(name)
         try:
             table = read_table(content)
-            header = read_header(table.schema)
+            header = header_in(table.schema.metadata)
             keys = table["key"].cast(pa.string())
             table["time"].cast(TIME)  # raises an error unless `Erasures.apply` can compare the times
         except UNREADABLE:
@@ -114,7 +114,7 @@ def _forms(store: LogStore, names: Sequence[str], key: Mapping[str, str], secret
         if store.size(name) is None:
             continue  # its day has expired
         try:
-            header = read_header(read_table(store.read(name)).schema)
+            header = header_in(read_table(store.read(name)).schema.metadata)
         except (OSError, ValueError, pa.ArrowException):
             continue  # `erase` reports it
         if {each.name for each in header.key} == {*key}:

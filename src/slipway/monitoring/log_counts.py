@@ -8,12 +8,13 @@ import pyarrow.compute as pc
 from slipway.bundle import Bundle, Reference
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, LogStore
-from slipway.monitoring.log_tables import answer_columns, read_header, read_table, refuse_copy
+from slipway.monitoring.log_tables import answer_columns, read_table, refuse_copy
 from slipway.monitoring.metric_counts import RequestCounts
 from slipway.monitoring.replica_counts import window_seconds
 from slipway.monitoring.row_counts import add_counts, count_rows
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.tensors import features
+from slipway.serving.log_segments import header_in
 
 COUNTED = ("number", "date", "category", "text")
 
@@ -45,7 +46,7 @@ def _count_file(
     content = store.read(name)
     try:
         table = read_table(content)
-        header = read_header(table.schema)
+        header = header_in(table.schema.metadata)
         refuse_copy(name, header)
         table = table.filter((pc.field("time") >= pc.scalar(since)) & (pc.field("time") <= pc.scalar(now)))
         columns = zip(header.outputs, answer_columns(header), strict=True)

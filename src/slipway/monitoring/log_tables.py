@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slipway.images import decode_base64
-from slipway.integrations.log_store import ANSWER, DAY, HEADER, RECORD
-from slipway.serving.log_segments import Block, Header, Segment
+from slipway.integrations.log_store import ANSWER, DAY, RECORD
+from slipway.serving.log_segments import METADATA_KEY, Block, Header, Segment
 from slipway.serving.logged_columns import key_hashes
 
 COMMON_TYPES = pa.schema(
@@ -95,7 +95,7 @@ def to_table(segment: Segment) -> pa.Table:
         columns[RECORD + column.name] = pa.array(map(CONVERTED.get(column.type, _as_it_is), values), TYPES[column.type])
     for i, name in enumerate(answer_columns(header)):
         columns[name] = pa.array(answers[:, i], pa.float32())
-    return pa.table(columns).replace_schema_metadata({HEADER: msgspec.json.encode(header)})
+    return pa.table(columns).replace_schema_metadata({METADATA_KEY: msgspec.json.encode(header)})
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -108,14 +108,6 @@ def to_parquet(table: pa.Table) -> bytes:
 def read_table(content: bytes) -> pa.Table:
     """Read a Parquet file of a prediction log."""
     return pq.read_table(io.BytesIO(content))
-
-
-def read_header(schema: pa.Schema) -> Header:
-    """Return the header in the metadata of a file. Raises ValueError if the file is not part of a prediction log."""
-    try:
-        return msgspec.json.decode((schema.metadata or {})[HEADER], type=Header)
-    except (KeyError, msgspec.DecodeError):
-        raise ValueError("it has no header of a prediction log") from None
 
 
 def _keys(header: Header, block: Block) -> list[str] | list[None]:

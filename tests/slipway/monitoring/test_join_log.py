@@ -28,7 +28,7 @@ from slipway.config import Live as LiveSection
 from slipway.config import Params, load_params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.label_source import LabelSource
-from slipway.integrations.log_store import HEADER, LogStore
+from slipway.integrations.log_store import LogStore
 from slipway.integrations.ports import free_port
 from slipway.monitoring import join_log
 from slipway.monitoring.erase_log import erase
@@ -39,6 +39,7 @@ from slipway.monitoring.labels import collect, key_ids, read_labels, request_ids
 from slipway.monitoring.live_performance import MAX_SLICES, UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
 from slipway.pipeline.row_ids import hash_rows
+from slipway.serving.log_segments import METADATA_KEY
 from slipway.serving.predict import PredictionHandler
 from slipway.serving.prediction_log import PredictionLog
 from slipway.serving.records import Records
@@ -723,7 +724,7 @@ def test_a_file_with_a_damaged_header_is_one_sentence(join: Join, tmp_path: Path
     labels = labels_of((3, 1.0, 1))
     join([(0, ROW)], labels)
     (path,) = (tmp_path / "shipped").rglob("*.parquet")
-    pq.write_table(pq.read_table(path).replace_schema_metadata({HEADER: header}), path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({METADATA_KEY: header}), path)
     with pytest.raises(InputError, match="cannot be joined: it has no header of a prediction log"):
         join([], labels)
     with pytest.raises(CheckFailed, match="1 files are not files of a prediction log"):
