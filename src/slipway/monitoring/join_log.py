@@ -1,9 +1,7 @@
 """Join logged predictions with the true values, and measure the performance → build/joined/, build/live.json."""
 
-import errno
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -19,7 +17,7 @@ from slipway.artifacts import Artifact
 from slipway.bundle import Bundle
 from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
-from slipway.errors import InputError
+from slipway.errors import InputError, disk_errors
 from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.integrations.label_source import LabelSource, fetched_labels
 from slipway.integrations.log_store import DAY, LogStore
@@ -43,8 +41,6 @@ from slipway.serving.logged_columns import secret_of_keys
 
 LIVE = Path("build/live.json")
 JOINED = Path("build/joined")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
-"""Values of `errno` for a full disk. None is for errors of numpy, which have no `errno`."""
 
 
 class JoinCounts(Artifact):
@@ -165,7 +161,7 @@ def run(
     if not names:
         raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
     atomic.remove_leftovers(JOINED)  # they can be as large as the log
-    with _disk_errors(), atomic.replacing(JOINED) as fresh:
+    with disk_errors(str(JOINED)), atomic.replacing(JOINED) as fresh:
         task = _task(fresh.absolute(), params, model, today, log, labels, bundle, secret, champion, names)
         known = {keyed: Labels.load(folder) for keyed, folder in task.labels.items()}
         state = _State(known, {keyed: np.zeros(len(each.ids), dtype=bool) for keyed, each in known.items()})
@@ -186,18 +182,6 @@ def run(
     if params.live and params.live.pushgateway:
         push_loss(params.live.pushgateway, params.record.experiment, found.bundles)
     return found
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Convert the errors of a full disk to InputError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{JOINED} cannot be written ({reason}); free space on its disk.") from None
 
 
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:

@@ -176,7 +176,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_result(join: Join, param
     store, limits = LogStore("shipped"), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, limits[1]))  # less than the joined rows
     try:
-        with pytest.raises(InputError, match=r"build/joined cannot be written \(.+\); free space on its disk"):
+        with pytest.raises(InputError, match=r"^File too large \(build/joined\); free some space"):
             join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels.csv"), None, None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
