@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from slipway import atomic
 from slipway.delivery_names import HIDDEN
 from slipway.errors import CheckFailed, InputError, disk_errors
-from slipway.integrations.storage import describe_error, refuse_empty, stamps_of, without_secrets
+from slipway.integrations.storage import refuse_empty, stamps_of, storage_errors, without_secrets
 
 UNFINISHED = ".unfinished"
 """Subfolder of a local output folder, with the files that are not published yet."""
@@ -45,14 +45,8 @@ class _Storage:
         self._root = root.rstrip("/")
         self._is_local = isinstance(self._files, LocalFileSystem)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            raise InputError(
-                f"{self.address} cannot be used ({describe_error(error)}); check it and its credentials."
-            ) from None
+    def _errors(self) -> AbstractContextManager[None]:
+        return storage_errors(f"The storage {self.address}")
 
 
 class BatchInput(_Storage):

@@ -314,8 +314,8 @@ def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: py
 def test_a_source_that_cannot_be_reached_fails_with_one_sentence(slipway: Run, source: Path) -> None:
     assert source
     for address, words in (
-        ("http://127.0.0.1:1/deliveries", "The source http://127.0.0.1:1/deliveries cannot be read"),
-        ("nothing://deliveries", "The source nothing://deliveries cannot be read"),
+        ("http://127.0.0.1:1/deliveries", "The source http://127.0.0.1:1/deliveries cannot be used"),
+        ("nothing://deliveries", "The source nothing://deliveries cannot be used"),
     ):
         edit(Path("params.yaml"), "source: ", f"source: {address} # ")
         before = state()
