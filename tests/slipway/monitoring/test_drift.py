@@ -13,10 +13,10 @@ import pytest
 
 from slipway import artifacts
 from slipway.artifacts import Release
-from slipway.bundle import folder_hash, load_bundle
+from slipway.bundle import folder_hash, load_bundle, read_reference
 from slipway.config import Drift as Rule
 from slipway.monitoring.drift import DRIFT, Drift, compare, noise
-from slipway.monitoring.drift_sources import of_rows, read_reference
+from slipway.monitoring.drift_sources import of_rows
 from slipway.monitoring.metric_counts import BinCounts, RequestCounts, read_page, request_counts
 from slipway.serving.served_model import ServedModel
 from slipway.statistics.psi import population_stability

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from slipway import config
-from slipway.bundle import load_bundle
+from slipway.bundle import load_bundle, read_reference
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.batch_storage import BatchInput, BatchOutput
 from slipway.monitoring.drift import compare
-from slipway.monitoring.drift_sources import of_rows, read_reference
+from slipway.monitoring.drift_sources import of_rows
 from slipway.pipeline import delivery
 from slipway.pipeline.tensors import features
 from slipway.scoring import read_part, score, score_rows
