@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from slipway.bundle import Bundle, Reference
+from slipway.config import duration
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, LogStore
 from slipway.monitoring.log_tables import answer_columns, read_table, refuse_copy
 from slipway.monitoring.metric_counts import RequestCounts
-from slipway.monitoring.replica_counts import window_seconds
 from slipway.monitoring.row_counts import add_counts, count_rows
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.tensors import features
@@ -25,7 +25,7 @@ def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str
     Features are left out if the log does not store their values in a countable form, for example if they are private.
     Raises InputError if the log has no such request, or cannot be read.
     """
-    since = now - timedelta(seconds=window_seconds(window))
+    since = now - timedelta(seconds=duration(window))
     total: RequestCounts | None = None
     for name in store.files():
         day, _, rest = name.partition("/")

@@ -222,7 +222,7 @@ def test_invalid_input_fails_with_one_sentence_and_removes_an_earlier_result(sli
         ("--metrics", "gone"): "gone cannot be read",
         ("--metrics", "a", "--delivery", "1997H1"): "cannot be combined",
         ("--prometheus", "nowhere"): "'nowhere' is not the address",
-        ("--prometheus", "http://127.0.0.1:1", "--window", "1y"): "'1y' is not a time window",
+        ("--prometheus", "http://127.0.0.1:1", "--window", "1y"): "'1y' is not a length of time",
         ("--prometheus", "http://127.0.0.1:1"): "does not answer",
         (): "drift.prometheus",
     }.items():
