@@ -52,8 +52,9 @@ bundle = load_bundle(Path(sys.argv[4]))
 holdout = Holdout(rows=1_000, first=None, last=None)
 release = Release(champion=bundle.hash, loss="mean_absolute_error", value=1e4, holdout=holdout)
 labels = LabelSource(sys.argv[2])
-live = join_log.run(load_params(Path(sys.argv[3])), load_model(), date.today(), LogStore(sys.argv[1]), labels, bundle,
-                    None, AtRelease(release, bundle, None, bundle.training_rows()), engine=Engine(int(sys.argv[5])))
+champion = AtRelease(release, bundle, None, bundle.training_rows())
+live = join_log.run(load_params(Path(sys.argv[3])), load_model(), date.today(), LogStore(sys.argv[1]), labels,
+                    bundle=bundle, champion=champion, engine=Engine(int(sys.argv[5])))
 digest = hashlib.blake2b(join_log.LIVE.read_bytes())
 for path in sorted(join_log.JOINED.rglob("*.parquet")):
     digest.update(path.read_bytes())
