@@ -64,16 +64,8 @@ def compare_with_truth(
     if not known.any():
         return None
     old, new = models
-    if (old.schema.row_ids, old.schema.target, old.schema.classes) != (
-        new.schema.row_ids,
-        new.schema.target,
-        new.schema.classes,
-    ):
-        return _not_compared(known, "the models differ in KEY, TARGET or classes")
-    group = params.split.column
-    if params.task.weight is not None or (group and RECORD + group not in rows):
-        lacking = f"requests lack the column {group}, by which rows are grouped"
-        return _not_compared(known, "the weights of requests are not known" if params.task.weight else lacking)
+    if reason := _why_not_comparable(rows, old.schema, new.schema, params):
+        return _not_compared(known, reason)
     known &= rows[ID].notna().to_numpy()
     if not known.any():
         return _not_compared(np.isfinite(truth), "requests do not show whether a model was trained on their rows")
@@ -89,6 +81,7 @@ def compare_with_truth(
     losses, chosen = [each[defined] for each in losses], chosen[defined]
     if not len(chosen):
         return _not_compared(known, "a model was trained on their rows")
+    group = params.split.column
     blocks = pd.DataFrame({TIME: rows["time"].iloc[chosen].dt.tz_localize(None).to_numpy()})
     if group:
         blocks[GROUP] = rows[RECORD + group].iloc[chosen].astype("str").to_numpy()
@@ -102,6 +95,18 @@ def compare_with_truth(
         interval=gain.interval,
         confidence=gain.confidence,
     )
+
+
+def _why_not_comparable(rows: pd.DataFrame, old: Schema, new: Schema, params: Params) -> str | None:
+    """Return the reason why the losses of two models on replayed requests cannot be compared, or None."""
+    if (old.row_ids, old.target, old.classes) != (new.row_ids, new.target, new.classes):
+        return "the models differ in KEY, TARGET or classes"
+    if params.task.weight is not None:
+        return "the weights of requests are not known"
+    group = params.split.column
+    if group and RECORD + group not in rows:
+        return f"requests lack the column {group}, by which rows are grouped"
+    return None
 
 
 def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:
