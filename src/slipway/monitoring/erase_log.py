@@ -115,7 +115,7 @@ def _forms(store: LogStore, names: Sequence[str], key: Mapping[str, str], secret
             continue  # its day has expired
         try:
             header = header_in(read_table(store.read(name)).schema.metadata)
-        except (OSError, ValueError, pa.ArrowException):
+        except UNREADABLE:
             continue  # `erase` reports it
         if {each.name for each in header.key} == {*key}:
             keyed = {header.keyed, False, bool(secret)}

@@ -25,7 +25,7 @@ from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
 from slipway.monitoring.labels import Labels, request_ids
 from slipway.monitoring.live_decay import ChampionAnswers
 from slipway.monitoring.live_performance import UNKNOWN
-from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, read_table, refuse_copy
+from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, UNREADABLE, answer_columns, read_table, refuse_copy
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.row_ids import ids_of_keys
@@ -168,7 +168,7 @@ def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
         found = table.select(schema.names).cast(schema)
         refuse_copy(name, header)
         _check_times(found)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{log.address}/{name} cannot be joined: {reason}; remove it, or name the address of a log."

@@ -26,12 +26,11 @@ from slipway.monitoring.live_decay import (
     ChampionRows,
     LiveDecay,
     Reported,
-    as_date,
     earlier_periods,
     live_decay,
     newest_period,
 )
-from slipway.monitoring.live_performance import Collected, LivePerformance, Maturity, maturity, performance
+from slipway.monitoring.live_performance import Collected, LivePerformance, Maturity, as_date, maturity, performance
 from slipway.monitoring.push_loss import push_loss
 from slipway.pipeline.decay import AtRelease
 from slipway.serving.logged_columns import secret_of_keys

@@ -2,14 +2,13 @@
 
 from datetime import datetime, timedelta
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from slipway.bundle import Bundle, Reference
 from slipway.config import duration
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, LogStore
-from slipway.monitoring.log_tables import answer_columns, read_table, refuse_copy
+from slipway.monitoring.log_tables import UNREADABLE, answer_columns, read_table, refuse_copy
 from slipway.monitoring.metric_counts import RequestCounts
 from slipway.monitoring.row_counts import add_counts, count_rows
 from slipway.pipeline.logged_rows import logged_rows
@@ -54,6 +53,6 @@ def _count_file(
         known = [each for each in bundle.schema.columns if each.type in COUNTED and each.private in (None, "no")]
         schema = bundle.schema.model_copy(update={"columns": tuple(known)})
         frame = features(logged_rows(table.to_pandas(), known), schema)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except UNREADABLE:
         raise InputError(f"{store.address}/{name} is not a file of a prediction log; remove it.") from None
     return count_rows(frame, outputs, reference)

@@ -48,8 +48,7 @@ TYPES = {
     "hash": pa.string(),
 }
 
-
-UNREADABLE = (OSError, ValueError, KeyError, OverflowError, pa.ArrowException)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException)
 """The errors of functions that read a damaged file, or a file that is not part of a log."""
 
 

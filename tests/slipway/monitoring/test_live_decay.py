@@ -24,8 +24,8 @@ from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, join_log, live_decay
 from slipway.monitoring.alert_issue import Checked, Finding
 from slipway.monitoring.decay import DeliveredRows
-from slipway.monitoring.live_decay import LiveDecay, as_date, champion_at_release, earlier_periods, newest_period
-from slipway.monitoring.live_performance import maturity
+from slipway.monitoring.live_decay import LiveDecay, champion_at_release, earlier_periods, newest_period
+from slipway.monitoring.live_performance import as_date, maturity
 from slipway.monitoring.live_text import sentences
 from slipway.pipeline.columns import SLICE, TIME
 from slipway.pipeline.decay import ERROR, LOSS, TRUTH, AtRelease, judge, smallest_found
