@@ -19,6 +19,7 @@ from slipway.errors import InputError, disk_errors
 from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.integrations.label_source import LabelSource, fetched_labels
 from slipway.integrations.log_store import DAY, LogStore
+from slipway.integrations.pushgateway import push
 from slipway.monitoring.join_file import OUTCOMES, JoinedFile, JoinTask, Slice, join_file, labelled_requests, read_file
 from slipway.monitoring.joined_rows import check_place, deliver_periods, publish
 from slipway.monitoring.labels import Labels, by_request, collect, columns_of_labels, key_ids, read_labels, request_ids
@@ -31,7 +32,7 @@ from slipway.monitoring.live_decay import (
     newest_period,
 )
 from slipway.monitoring.live_performance import Collected, LivePerformance, Maturity, as_date, maturity, performance
-from slipway.monitoring.push_loss import push_loss
+from slipway.monitoring.loss_gauges import loss_gauges
 from slipway.pipeline.decay import AtRelease
 from slipway.serving.logged_columns import secret_of_keys
 
@@ -177,7 +178,7 @@ def run(
         found = found.model_copy(update={"delivered": delivered})
     found.write(LIVE)
     if params.live and params.live.pushgateway:
-        push_loss(params.live.pushgateway, params.record.experiment, found.bundles)
+        push(params.live.pushgateway, params.record.experiment, loss_gauges(found.bundles))
     return found
 
 
