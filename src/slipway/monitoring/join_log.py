@@ -32,6 +32,7 @@ from slipway.monitoring.live_decay import (
     newest_period,
 )
 from slipway.monitoring.live_performance import Collected, LivePerformance, Maturity, as_date, maturity, performance
+from slipway.monitoring.log_tables import one_of_each_bundle
 from slipway.monitoring.loss_gauges import loss_gauges
 from slipway.pipeline.decay import AtRelease
 from slipway.serving.logged_columns import secret_of_keys
@@ -215,8 +216,7 @@ def _task(
     folders: dict[bool, Path] = {}
     with fetched_labels(labels, columns_of_labels(model)) as files:
         is_by_request = by_request(next(read_labels(files)).columns)
-        one_of_each = {name.partition("/")[2].partition("/")[0]: name for name in names}
-        for keyed in {read_file(log, name)[1].keyed and not is_by_request for name in one_of_each.values()}:
+        for keyed in {read_file(log, name)[1].keyed and not is_by_request for name in one_of_each_bundle(names)}:
             folders[keyed] = output.with_name(f"labels-{keyed}")
             _collect(files, model, params, today, secret_of_keys(keyed, secret)).save(folders[keyed])
     seen = None

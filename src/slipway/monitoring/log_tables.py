@@ -13,7 +13,7 @@ path and the same content. Each row has these columns:
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from itertools import chain
 from typing import Any
@@ -61,6 +61,11 @@ def refuse_copy(name: str, header: Header) -> None:
     """Raise ValueError if the file with this name is a copy of the file that its header belongs to."""
     if name != file_name(header):
         raise ValueError(f"it is a copy of {file_name(header)}")
+
+
+def one_of_each_bundle(names: Iterable[str]) -> list[str]:
+    """Return one file of each bundle in a log. All files of a bundle hash keys in the same way."""
+    return [*{name.rpartition("/")[0].rpartition("/")[2]: name for name in names}.values()]
 
 
 def expired_folders(folders: list[str], keep_days: int, today: date) -> list[str]:
