@@ -31,11 +31,10 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from benchmarks.scratch import clone, console, exit_with, require
 from slipway import config
-from slipway.bundle import load_bundle
+from slipway.bundle import load_bundle, read_reference
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.monitoring.drift import Drift, compare
-from slipway.monitoring.drift_sources import read_reference
 from slipway.monitoring.metric_counts import read_page, request_counts
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.tensors import features, tensors

@@ -27,10 +27,9 @@ from benchmarks.serving.processes import BUNDLE, cpu_seconds, resident_megabytes
 from benchmarks.serving.records import read_records
 from slipway.bundle import load_bundle
 from slipway.errors import SlipwayError
-from slipway.integrations.log_store import HEADER
-from slipway.monitoring.log_tables import file_name, read_header, to_parquet, to_table
+from slipway.monitoring.log_tables import file_name, to_parquet, to_table
 from slipway.pipeline.tensors import features, tensors
-from slipway.serving.log_segments import Account, Block, Header, LoggedColumn, Segment
+from slipway.serving.log_segments import METADATA_KEY, Account, Block, Header, LoggedColumn, Segment, header_in
 
 LOWEST_PRICE = 1_000
 FILE_ROWS = 20_000
@@ -53,8 +52,9 @@ bundle = load_bundle(Path(sys.argv[4]))
 holdout = Holdout(rows=1_000, first=None, last=None)
 release = Release(champion=bundle.hash, loss="mean_absolute_error", value=1e4, holdout=holdout)
 labels = LabelSource(sys.argv[2])
-live = join_log.run(load_params(Path(sys.argv[3])), load_model(), date.today(), LogStore(sys.argv[1]), labels, bundle,
-                    None, AtRelease(release, bundle, None, bundle.training_rows()), engine=Engine(int(sys.argv[5])))
+champion = AtRelease(release, bundle, None, bundle.training_rows())
+live = join_log.run(load_params(Path(sys.argv[3])), load_model(), date.today(), LogStore(sys.argv[1]), labels,
+                    bundle=bundle, champion=champion, engine=Engine(int(sys.argv[5])))
 digest = hashlib.blake2b(join_log.LIVE.read_bytes())
 for path in sorted(join_log.JOINED.rglob("*.parquet")):
     digest.update(path.read_bytes())
@@ -120,7 +120,7 @@ def write_log(log: Path, labels: Path, rows: int) -> None:
         count = min(FILE_ROWS, rows - first)
         day = start + 86_400 * (number * DAYS * FILE_ROWS // rows)
         name = datetime.fromtimestamp(day, UTC).date().isoformat()
-        header = msgspec.structs.replace(read_header(records.schema), day=name, number=number, rows=count)
+        header = msgspec.structs.replace(header_in(records.schema.metadata), day=name, number=number, rows=count)
         changed = {
             "time": pa.array(((day + np.arange(count)) * 1e6).astype(np.int64), pa.timestamp("us", "UTC")),
             "request_id": pa.array([f"request-{first + i}" for i in range(count)]),
@@ -129,7 +129,9 @@ def write_log(log: Path, labels: Path, rows: int) -> None:
         columns = {name: changed.get(name, table[name]) for name in table.column_names}
         path = log / file_name(header)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(to_parquet(pa.table(columns).replace_schema_metadata({HEADER: msgspec.json.encode(header)})))
+        path.write_bytes(
+            to_parquet(pa.table(columns).replace_schema_metadata({METADATA_KEY: msgspec.json.encode(header)}))
+        )
         truth = {
             "request_id": changed["request_id"],
             # A truth below the minimum of the schema would be invalid.

@@ -38,9 +38,8 @@ from benchmarks.serving.records import encode, read_records
 from slipway.errors import SlipwayError
 from slipway.integrations.log_store import LogStore
 from slipway.integrations.ports import free_port
-from slipway.monitoring.log_tables import read_header
 from slipway.monitoring.ship_log import ship
-from slipway.serving.log_segments import Header
+from slipway.serving.log_segments import Header, header_in
 from slipway.serving.server import serve
 from slipway.serving.settings import Settings
 
@@ -239,7 +238,7 @@ def _read(stored: LogStore) -> tuple[list[Header], Counter[str]]:
     headers, ids = [], Counter[str]()
     for name in stored.files():
         table: Any = pq.read_table(io.BytesIO(stored.read(name)))
-        headers.append(read_header(table.schema))
+        headers.append(header_in(table.schema.metadata))
         ids.update(table["request_id"].to_pylist())
     return headers, ids
 

@@ -44,6 +44,39 @@ CHAMPION_FILES = (str(CHAMPION_DVC), str(RELEASE))
 PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
 """Files that record the results of the pipeline. Both pull requests and releases may change these files."""
 
+SOURCES = (
+    "Dockerfile",
+    "requirements/images.txt",
+    "requirements/serve.txt",
+    "src/slipway/__init__.py",
+    "src/slipway/errors.py",
+    "src/slipway/bundle.py",
+    "src/slipway/images.py",
+    "src/slipway/provenance.py",
+    "src/slipway/statistics/__init__.py",
+    "src/slipway/statistics/bins.py",
+    "src/slipway/serving",
+)
+"""The files in git that the image is built from. The image also contains the bundle, its provenance and its model card.
+"""
+BATCH_SOURCES = (
+    "requirements/batch.txt",
+    "src/slipway/atomic.py",
+    "src/slipway/delivery_names.py",
+    "src/slipway/image_archives.py",
+    "src/slipway/integrations/__init__.py",
+    "src/slipway/integrations/batch_storage.py",
+    "src/slipway/integrations/compute.py",
+    "src/slipway/integrations/storage.py",
+    "src/slipway/pipeline/__init__.py",
+    "src/slipway/pipeline/columns.py",
+    "src/slipway/pipeline/csv_records.py",
+    "src/slipway/pipeline/delivery.py",
+    "src/slipway/pipeline/image_folder.py",
+    "src/slipway/scoring",
+    "src/slipway/statistics/psi.py",
+)
+"""The files in git that the batch image is built from, in addition to `SOURCES`."""
 
 EMPTY = "d751713988987e9331980363e24189ce"
 """DVC's hash of an empty directory, such as data/ before the first delivery, or champion/ before the first release."""

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -40,6 +40,7 @@ CPU = ("CPUExecutionProvider",)
 ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
 Tensors = Mapping[str, NDArray[Any]]
+Content = TypeVar("Content", bound=BaseModel)
 UnknownFields = Literal["refuse", "ignore"]
 
 
@@ -269,10 +270,7 @@ def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
     Raises InputError if a file is missing or corrupt, or if a provider does not work on this machine.
     """
     _check_providers(providers, onnxruntime.get_available_providers())
-    try:
-        schema = Schema.model_validate_json((path / SCHEMA).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise _corrupt(path, SCHEMA, error) from None
+    schema = _read(path, SCHEMA, Schema)
     try:
         session = onnx_session((path / MODEL).read_bytes(), providers)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
@@ -296,6 +294,16 @@ def bundle_with(path: Path, identity: str) -> Bundle:
     if bundle.hash != identity:
         raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy the latter to it.")
     return bundle
+
+
+def read_reference(path: Path) -> Reference:
+    """Read the training distributions of a bundle. Raises InputError if the file is missing or corrupt."""
+    return _read(path, REFERENCE, Reference)
+
+
+def read_golden(path: Path) -> Golden:
+    """Read the golden rows of a bundle. Raises InputError if the file is missing or corrupt."""
+    return _read(path, GOLDEN, Golden)
 
 
 def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
@@ -348,6 +356,13 @@ def check_columns(bundle: Bundle, delivered: Sequence[str]) -> None:
             f"{bundle.path} expects the columns {', '.join(lacking)}, which the data does not have; "
             "keep them in the deliveries until a model without them is live."
         )
+
+
+def _read(path: Path, name: str, kind: type[Content]) -> Content:
+    try:
+        return kind.model_validate_json((path / name).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise _corrupt(path, name, error) from None
 
 
 def _corrupt(path: Path, name: str, error: Exception) -> InputError:

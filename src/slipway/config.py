@@ -404,7 +404,9 @@ def label_problem(address: str, query: str | None, is_delta: bool) -> str | None
 
 
 def duration(text: str) -> int:
-    """Convert a time such as 12h to seconds."""
+    """Convert a time such as 12h to seconds. Raises InputError for another format."""
+    if not re.search(WINDOW, text):
+        raise InputError(f"{text!r} is not a length of time; use the form 90m, 12h or 7d.")
     return int(text[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[text[-1]]
 
 

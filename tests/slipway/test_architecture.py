@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slipway.release import image
+from slipway.artifacts import BATCH_SOURCES, SOURCES
 from tests.slipway.conftest import ROOT
 
 SRC = ROOT / "src"
@@ -164,7 +164,7 @@ def test_dvc_yaml_lists_the_code_of_each_stage(stage: str) -> None:
 
 @pytest.mark.parametrize(
     ("entry", "sources"),
-    [("slipway.serving", image.SOURCES), ("slipway.scoring", (*image.SOURCES, *image.BATCH_SOURCES))],
+    [("slipway.serving", SOURCES), ("slipway.scoring", (*SOURCES, *BATCH_SOURCES))],
 )
 def test_an_image_contains_every_module_that_it_imports(entry: str, sources: tuple[str, ...]) -> None:
     needed = {str(path.relative_to(ROOT)) for name in closure(f"{entry}.__main__") if (path := module_path(name))}

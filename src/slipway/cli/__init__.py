@@ -1,6 +1,5 @@
 """The command `slipway`. A verb, such as `slipway ingest`, does one step. The Makefile and the workflows call verbs."""
 
-import errno
 import os
 import platform
 import sys
@@ -33,21 +32,12 @@ from slipway.cli import (
     update,
 )
 from slipway.cli.terminal import app, enter_repository, err
-from slipway.errors import SlipwayError
+from slipway.errors import SlipwayError, disk_errors
 
 PACKAGES = (pipeline, tune, review, release, image, serving, scoring, prediction_log, monitoring, init, update, doctor)
 app.registered_commands.sort(
     key=lambda verb: [package.__name__ for package in PACKAGES].index(verb.callback.__module__)
 )
-
-REMEDIES = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EROFS: "make its file system writable",
-    errno.EACCES: "give your user access to it",
-    errno.EPERM: "give your user access to it",
-}
-"""What to do about an error of the machine's disk or of its permissions."""
 
 
 @app.callback()
@@ -62,17 +52,11 @@ def options(
     context.obj = enter_repository(context.invoked_subcommand)
 
 
-def _machine_error(error: OSError) -> str:
-    """Return a sentence about an error of the machine, with the file that was written, or else read."""
-    path = error.filename2 or error.filename
-    where = f" ({os.fsdecode(path)})" if isinstance(path, str | bytes | os.PathLike) else ""
-    return f"{os.strerror(error.errno or 0)}{where}; {REMEDIES[error.errno or 0]}, and run this again."
-
-
 def main() -> None:
     """Run a verb. If the verb fails, print one sentence instead of a traceback, unless --debug is set."""
     try:
-        app(standalone_mode=True)
+        with disk_errors():
+            app(standalone_mode=True)
     except SlipwayError as error:
         if "--debug" in sys.argv:
             raise
@@ -81,9 +65,6 @@ def main() -> None:
     except Exception as error:  # a bug exits with 2, because 1 means that a check failed
         if "--debug" in sys.argv:
             raise
-        if isinstance(error, OSError) and error.errno in REMEDIES:  # not a bug
-            err.print(f"[red]slipway:[/] {escape(_machine_error(error))}")
-            sys.exit(2)
         summary = f"{type(error).__name__}: {error}".splitlines()[0]
         err.print(
             f"[red]slipway:[/] unexpected {escape(summary)}; run `slipway --debug` to see where, and please report it."

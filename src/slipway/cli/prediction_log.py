@@ -207,6 +207,7 @@ def join(
     from slipway.monitoring import join_log as step
     from slipway.monitoring.decay import decay_table, delivered_rows
     from slipway.monitoring.live_decay import champion_at_release
+    from slipway.monitoring.live_text import live_tables, sentences
 
     if problem := label_problem(labels, query, delta):
         raise InputError(f"{problem[0].upper()}{problem[1:]}.")
@@ -219,15 +220,23 @@ def join(
             champion = champion_at_release(params, model, lambda: delivered_rows(params, model, today()), bundle)
     except InputError as error:
         champion = str(error)
-    store = LogStore(to) if to else None
     live = step.run(
-        params, model, today(), LogStore(address), source, bundle, secret, champion, store, engine_of(params)
+        params,
+        model,
+        today(),
+        LogStore(address),
+        source,
+        bundle=bundle,
+        secret=secret,
+        champion=champion,
+        to=LogStore(to) if to else None,
+        engine=engine_of(params),
     )
-    for table in step.live_tables(live):
+    for table in live_tables(live):
         out.print(table)
     if live.decay and live.decay.found:
         out.print(decay_table(live.decay.found))
-    for sentence in step.sentences(live):
+    for sentence in sentences(live):
         say("join", escape(sentence))
     if live.alarm:
         raise typer.Exit(1)

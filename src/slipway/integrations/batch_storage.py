@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,8 +15,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from slipway import atomic
 from slipway.delivery_names import HIDDEN
-from slipway.errors import CheckFailed, InputError
-from slipway.integrations.storage import describe_error, refuse_empty, stamps_of, without_secrets
+from slipway.errors import CheckFailed, InputError, disk_errors
+from slipway.integrations.storage import refuse_empty, stamps_of, storage_errors, without_secrets
 
 UNFINISHED = ".unfinished"
 """Subfolder of a local output folder, with the files that are not published yet."""
@@ -45,14 +45,8 @@ class _Storage:
         self._root = root.rstrip("/")
         self._is_local = isinstance(self._files, LocalFileSystem)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            raise InputError(
-                f"{self.address} cannot be used ({describe_error(error)}); check it and its credentials."
-            ) from None
+    def _errors(self) -> AbstractContextManager[None]:
+        return storage_errors(f"The storage {self.address}")
 
 
 class BatchInput(_Storage):
@@ -147,17 +141,9 @@ class BatchOutput(_Storage):
             yield
             self._remove_unfinished()
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Convert errors of the disk to InputError."""
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error).splitlines()[0]
-            raise InputError(
-                f"{self.address} cannot be written ({reason}); free space on its disk and on that of the temporary "
-                "folder, and run this again."
-            ) from None
+    def writing(self) -> AbstractContextManager[None]:
+        """Convert errors of the disk to InputError. Only a local output folder is on the same disk as staged files."""
+        return disk_errors(self.address if self._is_local else self._scratch.name)
 
     def staged(self, name: str) -> Path:
         """Return the local path to which the file `name` is written before it is published."""

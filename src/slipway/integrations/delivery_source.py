@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import fsspec
 from slipway.delivery_names import Listing, list_deliveries
 from slipway.errors import CheckFailed, InputError
 from slipway.image_archives import ImageArchive, can_be_packed, digests_of, pack_images
-from slipway.integrations.storage import describe_error, stamps_of
+from slipway.integrations.storage import stamps_of, storage_errors
 
 GROUP_BYTES, GROUP_FILES = 64_000_000, 1_000
 """Maximum total size in bytes, and maximum number, of images that are read at the same time."""
@@ -99,18 +99,8 @@ class DeliverySource:
         with self.fetched(name) as copy:
             return ingested.is_dir() == copy.is_dir() and digests_of(copy) == digests_of(ingested)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except ImportError as error:
-            raise InputError(f"params.yaml: `ingest.source` is {self.address}: {error}.") from None
-        except Exception as error:
-            raise InputError(
-                f"The source {self.address} cannot be read ({describe_error(error)}); check it and its credentials."
-            ) from None
+    def _errors(self) -> AbstractContextManager[None]:
+        return storage_errors(f"The source {self.address}")
 
 
 def _sizes(copy: Path, start: int, files: Collection[str]) -> Iterator[int]:

@@ -18,7 +18,7 @@ from slipway.delivery_names import delivery_name
 from slipway.errors import InputError
 from slipway.integrations.database import Database, QueryWords, RowFile
 from slipway.integrations.delta_source import delta_errors, write_table
-from slipway.integrations.storage import describe_error, without_secrets
+from slipway.integrations.storage import storage_errors, without_secrets
 
 USER, PASSWORD = "SLIPWAY_LABELS_USER", "SLIPWAY_LABELS_PASSWORD"
 """Environment variables with the credentials of the database."""
@@ -65,7 +65,7 @@ def fetched_labels(source: LabelSource, columns: Collection[str]) -> Iterator[di
 
 
 def _fetched_files(source: LabelSource, folder: Path) -> dict[str, Path]:
-    try:
+    with storage_errors(f"The source of labels {source.shown}"):
         files, root = fsspec.core.url_to_fs(source.address)
         names = sorted(name for name in files.find(root) if delivery_name(name.rpartition("/")[2]))
         if isinstance(files, LocalFileSystem):
@@ -74,10 +74,6 @@ def _fetched_files(source: LabelSource, folder: Path) -> dict[str, Path]:
             paths = {name: folder / f"{i:08}-{name.rpartition('/')[2]}" for i, name in enumerate(names)}
             for name, path in paths.items():
                 files.get_file(name, str(path))
-    except Exception as error:
-        raise InputError(
-            f"The source of labels {source.shown} cannot be read ({describe_error(error)}); check it."
-        ) from None
     if not paths:
         raise InputError(f"The source of labels {source.shown} has no .csv or .parquet file; correct it.")
     return paths

@@ -1,15 +1,14 @@
 """The storage of shipped prediction logs: a folder, or a bucket that fsspec supports."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
 
 from slipway.errors import InputError
-from slipway.integrations.storage import describe_error, refuse_empty, without_secrets
+from slipway.integrations.storage import refuse_empty, storage_errors, without_secrets
 
 DAY = "day="
 """Prefix of the top-level folders, one for each day, such as `day=2026-11-26`."""
@@ -17,8 +16,6 @@ RECORD, ANSWER = "record_", "answer"
 """Prefixes of the columns with the record and with the prediction. A single prediction is in the column `ANSWER`."""
 TRUTH, KNOWN_AT = "truth", "known_at"
 """Columns of joined rows: the truth, and the day on which it became known."""
-HEADER = b"slipway.header"
-"""Metadata key in a Parquet file, for the header of the log segment as JSON."""
 PARTIAL = ".partial"
 CLOCK = "_clock"
 """Name of the empty file that `LogStore.now` writes. Parquet readers ignore it, because of the underscore."""
@@ -148,15 +145,5 @@ class LogStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except ImportError as error:
-            raise InputError(
-                f"The storage {self.address} needs a package ({error}); add it to requirements/model.in."
-            ) from None
-        except Exception as error:
-            raise InputError(
-                f"The storage {self.address} cannot be used ({describe_error(error)}); check it and its credentials."
-            ) from None
+    def _errors(self) -> AbstractContextManager[None]:
+        return storage_errors(f"The storage {self.address}")

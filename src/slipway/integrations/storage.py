@@ -1,6 +1,8 @@
 """Describe the errors and the file properties of any storage that fsspec supports."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from slipway.errors import InputError
@@ -26,9 +28,21 @@ def without_secrets(text: str) -> str:
     return QUERY.sub(rf"\1?{MASK}", USER.sub(f"{MASK}@", text))
 
 
-def describe_error(error: Exception) -> str:
-    """Return the type and the first line of an error, without secrets."""
-    return without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:200].rstrip(".")
+@contextmanager
+def storage_errors(name: str) -> Iterator[None]:
+    """Convert the errors of a storage to InputError. `name` names the storage in the message, without secrets."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(
+            f"{name} needs a package ({error}); add it to requirements/model.in, or to requirements/batch.in for the "
+            "batch image."
+        ) from None
+    except Exception as error:  # each storage has its own exceptions
+        reason = without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:200].rstrip(".")
+        raise InputError(f"{name} cannot be used ({reason}); check it and its credentials.") from None
 
 
 def stamps_of(info: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from slipway.monitoring.decay import DeliveredRows
 from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.ingest import ingest, reason_for_no_ingest
 from slipway.monitoring.live_decay import champion_at_release, read_reported, reason_with_worst, record_reported
+from slipway.monitoring.live_text import skew_sentence
 from slipway.monitoring.open_source import open_source
 from slipway.review.markdown import escape
 
@@ -132,9 +133,21 @@ def check_requests(on: Checked) -> list[Finding]:
     log = LogStore(params.live.log)
     labels = LabelSource(params.live.labels, params.live.labels_query, params.live.labels_format, on.environ)
     reported = read_reported(_store_of_reported(params.live))
-    live = join_log.run(params, model, on.today, log, labels, bundle, secret, champion, to, on.engine, reported)
+    live = join_log.run(
+        params,
+        model,
+        on.today,
+        log,
+        labels,
+        bundle=bundle,
+        secret=secret,
+        champion=champion,
+        to=to,
+        engine=on.engine,
+        reported=reported,
+    )
     found = [
-        Finding("training-serving skew", bool(each.different), join_log.skew_sentence(each))
+        Finding("training-serving skew", bool(each.different), skew_sentence(each))
         for each in live.skew
         if not each.unchecked
     ]

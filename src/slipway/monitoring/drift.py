@@ -14,8 +14,8 @@ from scipy.stats import chi2
 
 from slipway import artifacts, config
 from slipway.artifacts import Artifact
-from slipway.bundle import FeatureReference, Reference, Schema, load_bundle
-from slipway.monitoring.drift_sources import DriftSource, read_reference
+from slipway.bundle import FeatureReference, Reference, Schema, load_bundle, read_reference
+from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.metric_counts import BinCounts, RequestCounts
 from slipway.statistics.bins import category_rows
 from slipway.statistics.psi import jensen_shannon, population_stability

@@ -6,10 +6,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pandas as pd
-from pydantic import ValidationError
 
 from slipway import artifacts, config
-from slipway.bundle import REFERENCE, Bundle, Reference, check_columns
+from slipway.bundle import Bundle, Reference, check_columns
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import InputError
@@ -62,14 +61,6 @@ class DriftSource:
             return request_counts(counts, reference)
         except Malformed as error:
             raise InputError(f"{url} {error}; let it scrape servers of one release of Slipway.") from None
-
-
-def read_reference(path: Path) -> Reference:
-    """Read the training distributions of features and predictions from the bundle at `path`."""
-    try:
-        return Reference.model_validate_json((path / REFERENCE).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{path / REFERENCE}: {str(error).splitlines()[0]}; restore the bundle.") from None
 
 
 def of_pages(paths: Sequence[Path], bundle: Bundle, reference: Reference) -> RequestCounts:

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.erasures import Erasures, record_erasure
-from slipway.monitoring.log_tables import COMMON_TYPES, UNREADABLE, read_header, read_table, to_parquet
-from slipway.serving.log_segments import Header
+from slipway.monitoring.log_tables import COMMON_TYPES, UNREADABLE, one_of_each_bundle, read_table, to_parquet
+from slipway.serving.log_segments import Header, header_in
 from slipway.serving.logged_columns import key_hashes, secret_of_keys
 
 TIME = COMMON_TYPES.field("time").type
@@ -69,7 +69,7 @@ class _Search:
         content = self.store.read(name)
         try:
             table = read_table(content)
-            header = read_header(table.schema)
+            header = header_in(table.schema.metadata)
             keys = table["key"].cast(pa.string())
             table["time"].cast(TIME)  # raises an error unless `Erasures.apply` can compare the times
         except UNREADABLE:
@@ -105,17 +105,16 @@ class _Search:
 def _forms(store: LogStore, names: Sequence[str], key: Mapping[str, str], secret: str | None) -> set[str]:
     """Return all hashes that the key can have in this log.
 
-    All files of a bundle hash keys in the same way, so one log file of each bundle is read. With a secret, the hashes
-    also include those of a bundle whose first file is not shipped yet.
+    One log file of each bundle is read. With a secret, the hashes also include those of a bundle whose first file is
+    not shipped yet.
     """
     forms = set()
-    one_of_each = {name.rpartition("/")[0].rpartition("/")[2]: name for name in names}
-    for name in one_of_each.values():
+    for name in one_of_each_bundle(names):
         if store.size(name) is None:
             continue  # its day has expired
         try:
-            header = read_header(read_table(store.read(name)).schema)
-        except (OSError, ValueError, pa.ArrowException):
+            header = header_in(read_table(store.read(name)).schema.metadata)
+        except UNREADABLE:
             continue  # `erase` reports it
         if {each.name for each in header.key} == {*key}:
             keyed = {header.keyed, False, bool(secret)}

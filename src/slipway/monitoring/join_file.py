@@ -25,13 +25,13 @@ from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
 from slipway.monitoring.labels import Labels, request_ids
 from slipway.monitoring.live_decay import ChampionAnswers
 from slipway.monitoring.live_performance import UNKNOWN
-from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, read_header, read_table, refuse_copy
+from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, UNREADABLE, answer_columns, read_table, refuse_copy
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.row_ids import ids_of_keys
 from slipway.pipeline.slices import SliceRule, columns_of, slice_labels
 from slipway.pipeline.tensors import features, tensors
-from slipway.serving.log_segments import Header
+from slipway.serving.log_segments import Header, header_in
 
 OUTCOMES = ("joined", "missing", "contradictory", "known_before", "repeated_request", "other_class")
 MAX_LABEL = 100
@@ -161,14 +161,14 @@ def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
     content = log.read(name)
     try:
         table = read_table(content)
-        header = read_header(table.schema)
+        header = header_in(table.schema.metadata)
         logged = [pa.field(RECORD + column.name, TYPES[column.type]) for column in header.columns]
         answers = [pa.field(name, pa.float32(), nullable=False) for name in answer_columns(header)]
         schema = pa.schema([*COMMON_TYPES, *logged, *answers], table.schema.metadata)
         found = table.select(schema.names).cast(schema)
         refuse_copy(name, header)
         _check_times(found)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{log.address}/{name} cannot be joined: {reason}; remove it, or name the address of a log."

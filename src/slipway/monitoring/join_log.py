@@ -1,9 +1,7 @@
 """Join logged predictions with the true values, and measure the performance → build/joined/, build/live.json."""
 
-import errno
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -11,18 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from slipway import atomic
 from slipway.artifacts import Artifact
 from slipway.bundle import Bundle
 from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
-from slipway.errors import InputError
+from slipway.errors import InputError, disk_errors
 from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.integrations.label_source import LabelSource, fetched_labels
 from slipway.integrations.log_store import DAY, LogStore
+from slipway.integrations.pushgateway import push
 from slipway.monitoring.join_file import OUTCOMES, JoinedFile, JoinTask, Slice, join_file, labelled_requests, read_file
 from slipway.monitoring.joined_rows import check_place, deliver_periods, publish
 from slipway.monitoring.labels import Labels, by_request, collect, columns_of_labels, key_ids, read_labels, request_ids
@@ -30,21 +27,18 @@ from slipway.monitoring.live_decay import (
     ChampionRows,
     LiveDecay,
     Reported,
-    as_date,
     earlier_periods,
     live_decay,
     newest_period,
 )
-from slipway.monitoring.live_performance import Collected, LivePart, LivePerformance, Maturity, maturity, performance
-from slipway.monitoring.push_loss import push_loss
+from slipway.monitoring.live_performance import Collected, LivePerformance, Maturity, as_date, maturity, performance
+from slipway.monitoring.log_tables import one_of_each_bundle
+from slipway.monitoring.loss_gauges import loss_gauges
 from slipway.pipeline.decay import AtRelease
-from slipway.pipeline.number_text import number
 from slipway.serving.logged_columns import secret_of_keys
 
 LIVE = Path("build/live.json")
 JOINED = Path("build/joined")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
-"""Values of `errno` for a full disk. None is for errors of numpy, which have no `errno`."""
 
 
 class JoinCounts(Artifact):
@@ -144,8 +138,9 @@ def run(
     today: date,
     log: LogStore,
     labels: LabelSource,
-    bundle: Bundle | None,
-    secret: str | None,
+    *,
+    bundle: Bundle | None = None,
+    secret: str | None = None,
     champion: AtRelease | str | None = None,
     to: LogStore | None = None,
     engine: Engine = LOCAL,
@@ -165,7 +160,7 @@ def run(
     if not names:
         raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
     atomic.remove_leftovers(JOINED)  # they can be as large as the log
-    with _disk_errors(), atomic.replacing(JOINED) as fresh:
+    with disk_errors(str(JOINED)), atomic.replacing(JOINED) as fresh:
         task = _task(fresh.absolute(), params, model, today, log, labels, bundle, secret, champion, names)
         known = {keyed: Labels.load(folder) for keyed, folder in task.labels.items()}
         state = _State(known, {keyed: np.zeros(len(each.ids), dtype=bool) for keyed, each in known.items()})
@@ -184,20 +179,8 @@ def run(
         found = found.model_copy(update={"delivered": delivered})
     found.write(LIVE)
     if params.live and params.live.pushgateway:
-        push_loss(params.live.pushgateway, params.record.experiment, found.bundles)
+        push(params.live.pushgateway, params.record.experiment, loss_gauges(found.bundles))
     return found
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Convert the errors of a full disk to InputError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{JOINED} cannot be written ({reason}); free space on its disk.") from None
 
 
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:
@@ -233,8 +216,7 @@ def _task(
     folders: dict[bool, Path] = {}
     with fetched_labels(labels, columns_of_labels(model)) as files:
         is_by_request = by_request(next(read_labels(files)).columns)
-        one_of_each = {name.partition("/")[2].partition("/")[0]: name for name in names}
-        for keyed in {read_file(log, name)[1].keyed and not is_by_request for name in one_of_each.values()}:
+        for keyed in {read_file(log, name)[1].keyed and not is_by_request for name in one_of_each_bundle(names)}:
             folders[keyed] = output.with_name(f"labels-{keyed}")
             _collect(files, model, params, today, secret_of_keys(keyed, secret)).save(folders[keyed])
     seen = None
@@ -344,65 +326,3 @@ def _summary(params: Params, state: _State, champion: AtRelease | str | None, re
         decay=decay,
         earlier=tuple(each for each in earlier if each.found),
     )
-
-
-def live_tables(live: Live) -> Iterator[Table]:
-    """Yield a table of live performance for each bundle, and a table with the share of known truths by age."""
-    for each in live.bundles:
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column(f"bundle {each.bundle[:12]}")
-        for head in ("rows", "truth known", "loss", "interval", ""):
-            table.add_column(head, justify="right")
-        for section in ((each.whole,), each.days, each.slices):
-            for part in section:
-                table.add_row(*_cells(part))
-            table.add_section()
-        yield table
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in ("days after the request", "rows of this age", "truth known"):
-        table.add_column(head, justify="right")
-    for point in live.maturity:
-        table.add_row(str(point.days), f"{point.rows:,}", f"{point.share:.1%}")
-    yield table
-
-
-def _cells(part: LivePart) -> tuple[str, ...]:
-    name = part.value if part.column in (None, "day") else f"{part.column} {part.value}"
-    share = f"{part.known / part.rows:.1%}" if part.rows else "-"
-    loss = "-" if part.loss is None else number(part.loss)
-    interval = " to ".join(map(number, part.interval)) if part.interval else "-"
-    return name, f"{part.rows:,}", share, loss, interval, "young" if part.young else ""
-
-
-def sentences(live: Live) -> Iterator[str]:
-    """Yield sentences about the rows, the labels, the skew of each bundle, and the decay of the champion."""
-    rows, labels = live.counts, live.counts.labels
-    yield (
-        f"{rows.joined:,} of {rows.rows:,} rows have a truth; {rows.missing:,} have no label, "
-        f"{rows.contradictory:,} have contradictory labels, {rows.known_before:,} have labels from before the request, "
-        f"{rows.repeated_request:,} have a request id that the log has several times, {rows.other_class:,} have labels "
-        "of another class"
-    )
-    yield (
-        f"{labels:,} labels: {rows.labels_repeated:,} repeat another one, {rows.labels_corrected:,} of them with "
-        f"another truth, {rows.labels_unknown:,} are not in the log, {rows.labels_invalid:,} are invalid"
-    )
-    for each in live.skew:
-        yield f"{'ALARM: ' if each.different else ''}{skew_sentence(each)}"
-    for delivered in live.delivered:
-        yield f"{delivered} was written to the source of deliveries"
-    for decay in live.decays:
-        yield f"decay: {'ALARM' if decay.alarm else 'no alarm'}: {decay.reason}"
-
-
-def skew_sentence(skew: Skew) -> str:
-    bundle = skew.bundle[:12]
-    if skew.unchecked:
-        return f"rows of bundle {bundle} were not scored again, because {skew.unchecked}"
-    if skew.different:
-        worst = f"; the worst slice is {skew.worst}" if skew.worst else ""
-        return (
-            f"{skew.different:,} of {skew.rows:,} answers of bundle {bundle} differ from those of the pipeline by up "
-            f"to {skew.largest:.2g}, for the first time on {skew.since}, in the answer to request {skew.example}{worst}"
-        )
-    return f"all {skew.rows:,} answers of bundle {bundle} are those of the pipeline"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, RECORD, TRUTH, LogStore
-from slipway.monitoring.log_tables import read_header
+from slipway.serving.log_segments import header_in
 
 
 def check_place(store: LogStore, log: LogStore) -> None:
@@ -113,7 +113,7 @@ def _rows_of_day(
 
 def _delivered(rows: pa.Table, name: str, model: Model) -> pa.Table:
     """Convert joined rows to the columns of the schema. Raises InputError if a column is private or missing."""
-    hashed = {each.name for each in read_header(rows.schema).columns if each.type == "hash"}
+    hashed = {each.name for each in header_in(rows.schema.metadata).columns if each.type == "hash"}
     columns = {}
     for column in model.SCHEMA.columns:
         source = TRUTH if column == model.TARGET else RECORD + column

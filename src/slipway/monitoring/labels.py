@@ -19,10 +19,10 @@ from pandera.dtypes import is_bool, is_datetime, is_float, is_int, is_string
 
 from slipway.contract import Model
 from slipway.errors import InputError
+from slipway.pipeline.csv_records import BOOLEANS
 from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.row_ids import Ids, hash_rows
 from slipway.pipeline.tensors import bounds_of
-from slipway.pipeline.typed_rows import BOOLEANS, TRUE
 
 KNOWN_AT = "known_at"
 REQUEST_ID, ROW = "request_id", "row"
@@ -228,8 +228,7 @@ def _truths(values: "pd.Series[Any]", model: Model) -> Floats:
 
 def _booleans(values: "pd.Series[Any]") -> Floats:
     """Convert values to 1 and 0. Values that a delivery cannot contain as booleans become NaN."""
-    numbers = {text: float(text in TRUE) for text in BOOLEANS}
-    found: Floats = _texts(values).str.lower().map(numbers).to_numpy(dtype=np.float64, na_value=np.nan)
+    found: Floats = _texts(values).str.lower().map(BOOLEANS).to_numpy(dtype=np.float64, na_value=np.nan)
     return found
 
 

@@ -8,7 +8,7 @@ reported period again, so that an alarm stays until the next period is mature.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.decay import DeliveredRows
-from slipway.monitoring.live_performance import MATURE, Collected, Maturity, is_young
+from slipway.monitoring.live_performance import MATURE, Collected, Maturity, as_date, is_young
 from slipway.pipeline.columns import GROUP, SLICE, TIME
 from slipway.pipeline.decay import FOUND, AtRelease, DeliveryDecay, at_release, judge, scores, smallest_found
 from slipway.pipeline.evaluate import check_champion
@@ -166,11 +166,6 @@ def record_reported(store: LogStore, bundle: str, last: date) -> None:
     """Record the last day of a bundle's newest reported period."""
     through = read_reported(store).through | {bundle: last}
     store.write(REPORTED, Reported(through=through).model_dump_json().encode())
-
-
-def as_date(day: int) -> date:
-    """Convert a number of days since 1970 to a date."""
-    return date(1970, 1, 1) + timedelta(days=day)
 
 
 def live_decay(rows: ChampionRows, at: AtRelease, period: tuple[int, int] | None, params: Params) -> LiveDecay:

@@ -6,7 +6,7 @@ Rows are added in chunks. Only the loss, the day, the delay and the slices of ea
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ def performance(
     by_day = []
     for day in np.unique(days):
         here = days == day
-        part = _part("day", _iso(int(day)), losses[here], known[here], None, confidence)
+        part = _part("day", str(as_date(int(day))), losses[here], known[here], None, confidence)
         by_day.append(part.model_copy(update={"young": is_young(as_of - int(day), curve)}))
     slices = []
     for column, chunks in collected.slices.items():
@@ -159,5 +159,6 @@ def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
     return expected < MATURE * curve[-1].share
 
 
-def _iso(day: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date().isoformat()
+def as_date(day: int) -> date:
+    """Convert a number of days since 1970 to a date."""
+    return date(1970, 1, 1) + timedelta(days=day)

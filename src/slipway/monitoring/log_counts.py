@@ -2,18 +2,18 @@
 
 from datetime import datetime, timedelta
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from slipway.bundle import Bundle, Reference
+from slipway.config import duration
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, LogStore
-from slipway.monitoring.log_tables import answer_columns, read_header, read_table, refuse_copy
+from slipway.monitoring.log_tables import UNREADABLE, answer_columns, read_table, refuse_copy
 from slipway.monitoring.metric_counts import RequestCounts
-from slipway.monitoring.replica_counts import window_seconds
 from slipway.monitoring.row_counts import add_counts, count_rows
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.tensors import features
+from slipway.serving.log_segments import header_in
 
 COUNTED = ("number", "date", "category", "text")
 
@@ -24,7 +24,7 @@ def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str
     Features are left out if the log does not store their values in a countable form, for example if they are private.
     Raises InputError if the log has no such request, or cannot be read.
     """
-    since = now - timedelta(seconds=window_seconds(window))
+    since = now - timedelta(seconds=duration(window))
     total: RequestCounts | None = None
     for name in store.files():
         day, _, rest = name.partition("/")
@@ -45,7 +45,7 @@ def _count_file(
     content = store.read(name)
     try:
         table = read_table(content)
-        header = read_header(table.schema)
+        header = header_in(table.schema.metadata)
         refuse_copy(name, header)
         table = table.filter((pc.field("time") >= pc.scalar(since)) & (pc.field("time") <= pc.scalar(now)))
         columns = zip(header.outputs, answer_columns(header), strict=True)
@@ -53,6 +53,6 @@ def _count_file(
         known = [each for each in bundle.schema.columns if each.type in COUNTED and each.private in (None, "no")]
         schema = bundle.schema.model_copy(update={"columns": tuple(known)})
         frame = features(logged_rows(table.to_pandas(), known), schema)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except UNREADABLE:
         raise InputError(f"{store.address}/{name} is not a file of a prediction log; remove it.") from None
     return count_rows(frame, outputs, reference)

@@ -13,7 +13,7 @@ path and the same content. Each row has these columns:
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from itertools import chain
 from typing import Any
@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slipway.images import decode_base64
-from slipway.integrations.log_store import ANSWER, DAY, HEADER, RECORD
-from slipway.serving.log_segments import Block, Header, Segment
+from slipway.integrations.log_store import ANSWER, DAY, RECORD
+from slipway.serving.log_segments import METADATA_KEY, Block, Header, Segment
 from slipway.serving.logged_columns import key_hashes
 
 COMMON_TYPES = pa.schema(
@@ -48,8 +48,7 @@ TYPES = {
     "hash": pa.string(),
 }
 
-
-UNREADABLE = (OSError, ValueError, KeyError, OverflowError, pa.ArrowException)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException)
 """The errors of functions that read a damaged file, or a file that is not part of a log."""
 
 
@@ -62,6 +61,11 @@ def refuse_copy(name: str, header: Header) -> None:
     """Raise ValueError if the file with this name is a copy of the file that its header belongs to."""
     if name != file_name(header):
         raise ValueError(f"it is a copy of {file_name(header)}")
+
+
+def one_of_each_bundle(names: Iterable[str]) -> list[str]:
+    """Return one file of each bundle in a log. All files of a bundle hash keys in the same way."""
+    return [*{name.rpartition("/")[0].rpartition("/")[2]: name for name in names}.values()]
 
 
 def expired_folders(folders: list[str], keep_days: int, today: date) -> list[str]:
@@ -95,7 +99,7 @@ def to_table(segment: Segment) -> pa.Table:
         columns[RECORD + column.name] = pa.array(map(CONVERTED.get(column.type, _as_it_is), values), TYPES[column.type])
     for i, name in enumerate(answer_columns(header)):
         columns[name] = pa.array(answers[:, i], pa.float32())
-    return pa.table(columns).replace_schema_metadata({HEADER: msgspec.json.encode(header)})
+    return pa.table(columns).replace_schema_metadata({METADATA_KEY: msgspec.json.encode(header)})
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -108,14 +112,6 @@ def to_parquet(table: pa.Table) -> bytes:
 def read_table(content: bytes) -> pa.Table:
     """Read a Parquet file of a prediction log."""
     return pq.read_table(io.BytesIO(content))
-
-
-def read_header(schema: pa.Schema) -> Header:
-    """Return the header in the metadata of a file. Raises ValueError if the file is not part of a prediction log."""
-    try:
-        return msgspec.json.decode((schema.metadata or {})[HEADER], type=Header)
-    except (KeyError, msgspec.DecodeError):
-        raise ValueError("it has no header of a prediction log") from None
 
 
 def _keys(header: Header, block: Block) -> list[str] | list[None]:

@@ -3,11 +3,10 @@
 docs/decisions/monitoring.md explains the method.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from slipway.config import WINDOW
+from slipway.config import duration
 from slipway.errors import InputError
 from slipway.integrations.prometheus import Prometheus, Range
 from slipway.monitoring.metric_counts import INFO, LABELS, Counts, Malformed, add, increase
@@ -22,7 +21,6 @@ MIN_LOOKBACK_SECONDS = 300
 
 The default of Prometheus is also 300 seconds. Targets must be scraped more than once in this time.
 """
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BINS = sorted({label for labels in LABELS.values() for label in labels})
 
 
@@ -31,7 +29,7 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
 
     `label_matchers` select the targets in Prometheus. Raises InputError if Prometheus has no counts of this bundle.
     """
-    step = round(window_seconds(window) / STEPS, 3)
+    step = round(duration(window) / STEPS, 3)
     end = prometheus.now()
     back = f"[{max(MIN_LOOKBACK_SECONDS, round(step))}s]"
     matchers = f",{label_matchers}" if label_matchers else ""
@@ -48,13 +46,6 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
         return _sum(found, end - STEPS * step + step / 2)
     except Malformed as error:
         raise InputError(f"{prometheus.url} {error}; let it scrape servers of one release of Slipway.") from None
-
-
-def window_seconds(window: str) -> int:
-    """Return the length of a time window such as 90m. Raises InputError for another format."""
-    if not re.search(WINDOW, window):
-        raise InputError(f"{window!r} is not a time window; use the form 90m, 12h or 7d.")
-    return int(window[:-1]) * UNIT_SECONDS[window[-1]]
 
 
 def _others(prometheus: Prometheus, end: float) -> str:

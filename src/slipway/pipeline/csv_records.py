@@ -33,6 +33,10 @@ quote, or a compressed file that was made to fill the memory.
 """
 LONGEST_NAME = 10_000
 """Maximum length of a column name. A line with a longer name is not a header."""
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+"""Matches the texts that are read as numbers."""
+BOOLEANS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
+"""The texts that are read as booleans, in upper or lower case, with their values."""
 csv.field_size_limit(MOST_BYTES)  # the limit is for the whole process, so it must not depend on the files
 
 

@@ -29,7 +29,7 @@ from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME, WEIGHT
-from slipway.pipeline.evaluate import score
+from slipway.pipeline.evaluate import check_percentage, score, truth_of
 from slipway.pipeline.gate import mean_by_block, weights_of
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.number_text import number, with_unit
@@ -233,11 +233,9 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
     for each output. Raises InputError if a percentage error is undefined because the truth is 0, or if a row has a
     class that the champion was not trained on.
     """
-    answers, truth = score(bundle, rows), _truth(rows, bundle.schema)
-    if params.task.loss == "mean_absolute_percentage_error" and not truth.all():
-        raise InputError(
-            f"{params.task.loss} is undefined where {bundle.schema.target} is 0; choose another `task.loss`."
-        )
+    truth = truth_of(rows, bundle.schema, "The delivery", "train and release a model with that class")
+    check_percentage(truth, "rows of the delivery", bundle.schema.target, params.task)
+    answers = score(bundle, rows)
     measure = measure_of(params.task, model, bundle.schema.classes)
     losses = measure.losses(truth, answers, measure.features(rows), bundle.schema.decision)
     scored = pd.DataFrame(scores(losses, truth, answers, bundle.schema), index=rows.index)
@@ -266,18 +264,6 @@ def scores(losses: Floats, truth: Floats, answers: Floats, schema: Schema) -> di
             continue  # the error of the second class has the same size
         columns |= {f"{ERROR}{output}": answers[:, index] - truths[:, index], f"{TRUTH}{output}": truths[:, index]}
     return columns
-
-
-def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
-    target = rows[schema.target]
-    if schema.classes is None:
-        return np.asarray(target, dtype=np.float64)
-    if unknown := set(target.astype(str)) - set(schema.classes):
-        raise InputError(
-            f"The delivery has the class {min(unknown)!r} of {schema.target}, which the champion was not trained on; "
-            "train and release a model with that class."
-        )
-    return np.asarray(pd.Index(schema.classes).get_indexer(target.astype(str)), dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     measure = measure_of(params.task, model, bundles["challenger"].schema.classes)
     weight = [params.task.weight] if params.task.weight else []
     training = _read_training([model.TARGET, DELIVERY, *sorted(read), *weight], bundles["challenger"].schema, measure)
-    _check_percentage(training.truth, "training rows", model.TARGET, params.task)
+    check_percentage(training.truth, "training rows", model.TARGET, params.task)
     answers = {name: score(bundle, holdout, engine) for name, bundle in bundles.items()}
     contest = _hold_contest(holdout, answers, bundles, params, training, measure, model)
     scored = score_features(bundles, training, holdout, contest.truth, params, measure)
@@ -112,7 +112,7 @@ def _read_training(columns: Sequence[str], schema: Schema, measure: Measure) -> 
     for part in read_parts(artifacts.TRAINING, columns):
         rows = part.to_pandas()
         missing.add(rows)
-        truth[start : start + len(rows)] = _truth(rows, schema)
+        truth[start : start + len(rows)] = truth_of(rows, schema)
         if weights is not None:
             weights[start : start + len(rows)] = rows[measure.task.weight]
         samples.append(rows.iloc[-start % step :: step].copy())  # without the copy, all rows stay in memory
@@ -120,7 +120,7 @@ def _read_training(columns: Sequence[str], schema: Schema, measure: Measure) -> 
     sample = pd.concat(samples, ignore_index=True)
     if weights is not None:
         weights = measure.weights(pd.DataFrame({str(measure.task.weight): weights}))
-    return TrainingRows(truth, Sample(sample, _truth(sample, schema)), missing, weights)
+    return TrainingRows(truth, Sample(sample, truth_of(sample, schema)), missing, weights)
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
@@ -192,7 +192,8 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
         )
 
 
-def _check_percentage(truth: Floats, rows: str, target: str, task: Task) -> None:
+def check_percentage(truth: Floats, rows: str, target: str, task: Task) -> None:
+    """Raise InputError if the loss is a percentage error and a true value is 0. `rows` names the rows in words."""
     if task.loss == "mean_absolute_percentage_error" and not truth.all():
         raise InputError(
             f"{task.loss} is undefined for {(truth == 0).sum()} {rows}, where {target} is 0; "
@@ -219,8 +220,8 @@ def _hold_contest(
         None if training.weights is None else sample.frame[task.weight].to_numpy(np.float64),
     )
     answers = {**answers, "baseline": np.repeat(constant, len(holdout), axis=0)}
-    truth = _truth(holdout, schema)
-    _check_percentage(truth, "rows of the holdout", schema.target, task)
+    truth = truth_of(holdout, schema)
+    check_percentage(truth, "rows of the holdout", schema.target, task)
     rows = measure.features(holdout)
     decisions = {name: bundle.schema.decision for name, bundle in bundles.items()} | {"baseline": measure.decision}
     losses = {name: measure.losses(truth, answer, rows, decisions[name]) for name, answer in answers.items()}
@@ -259,15 +260,22 @@ def _predict_there(path: Path, identity: str, rows: pd.DataFrame) -> Floats:
     return _predict(bundle_with(path, identity), rows)
 
 
-def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
+def truth_of(
+    rows: pd.DataFrame,
+    schema: Schema,
+    where: str = "The holdout",
+    remedy: str = "split by key, or deliver rows of that class",
+) -> Floats:
+    """Return the target of each row: its value, or the position of its class.
+
+    Raises InputError for an unknown class. The message names the rows as `where`, and says what to do as `remedy`.
+    """
     target = rows[schema.target]
     if schema.classes is None:
         return np.asarray(target, dtype=np.float64)
-    unknown = set(target.astype(str)) - set(schema.classes)
-    if unknown:
+    if unknown := set(target.astype(str)) - set(schema.classes):
         raise InputError(
-            f"The holdout has the class {min(unknown)!r} of {schema.target}, which no training row has; "
-            "split by key, or deliver rows of that class."
+            f"{where} has the class {min(unknown)!r} of {schema.target}, which the model was not trained on; {remedy}."
         )
     return np.asarray(pd.Index(schema.classes).get_indexer(target.astype(str)), dtype=np.float64)
 

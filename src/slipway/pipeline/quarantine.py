@@ -11,8 +11,9 @@ from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 from slipway import artifacts, atomic
 from slipway.contract import Model, hides_values, is_private
 from slipway.pipeline.columns import DELIVERY, REASON, ROW
+from slipway.pipeline.csv_records import BOOLEANS, NUMBER
 from slipway.pipeline.deliveries import Delivery
-from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
+from slipway.pipeline.typed_rows import reasons_by_row
 
 BATCH_ROWS = 32 * 1024
 """Number of invalid rows that are written together."""
@@ -113,7 +114,7 @@ def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
     if is_float(column.dtype) or is_int(column.dtype):
         return values.str.fullmatch(NUMBER, na=False)
     if is_bool(column.dtype):
-        return values.str.lower().isin(BOOLEANS)
+        return values.str.lower().isin([*BOOLEANS])
     if is_datetime(column.dtype):
         return values.str.fullmatch(r"[0-9./: TZ+-]{1,35}", na=False)
     listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]

@@ -5,17 +5,11 @@ example, would never reach the server.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from slipway.artifacts import listed
-from slipway.bundle import GOLDEN, REFERENCE, Bundle, Column, Decision, FeatureReference, Golden, Reference, Schema
-from slipway.errors import InputError
-
-Content = TypeVar("Content", bound=BaseModel)
+from slipway.bundle import Bundle, Column, Decision, FeatureReference, Schema, read_golden, read_reference
 
 
 def server_changes(champion: Bundle, challenger: Bundle, tolerance: float) -> tuple[str, ...]:
@@ -29,10 +23,10 @@ def server_changes(champion: Bundle, challenger: Bundle, tolerance: float) -> tu
     if decision_changes(champion.schema.decision, challenger.schema.decision, tolerance):
         changes.append("the rule that chooses the class")
     if np.array_equal(champion.training_rows(), challenger.training_rows()):
-        before, now = (_read(each.path / REFERENCE, Reference).features for each in (champion, challenger))
+        before, now = (read_reference(each.path).features for each in (champion, challenger))
         if before.keys() != now.keys() or not all(_same_bins(before[name], now[name], tolerance) for name in now):
             changes.append("the training distributions that drift is measured against")
-        examples = [_read(each.path / GOLDEN, Golden).rows for each in (champion, challenger)]
+        examples = [read_golden(each.path).rows for each in (champion, challenger)]
         if examples[0] != examples[1]:
             changes.append("the examples in the API documentation")
     return tuple(changes)
@@ -74,10 +68,3 @@ def _same_bins(before: FeatureReference, now: FeatureReference, tolerance: float
     if before.values != now.values or len(before.edges or ()) != len(now.edges or ()):
         return False
     return np.allclose(before.edges or (), now.edges or (), rtol=tolerance, atol=0)
-
-
-def _read(path: Path, kind: type[Content]) -> Content:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        raise InputError(f"{path} cannot be read; restore it with `dvc checkout --force`.") from None

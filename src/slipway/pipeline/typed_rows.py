@@ -24,20 +24,17 @@ from slipway.errors import InputError
 from slipway.images import decode_base64, max_bytes
 from slipway.pipeline.array_columns import Faults, has_arrays, objects, read_images, read_vectors
 from slipway.pipeline.columns import REASON, ROW
+from slipway.pipeline.csv_records import BOOLEANS, NUMBER
 from slipway.pipeline.delivery import Chunk
 
 ISO_8601 = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
 ISO_8601_WITH_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})$"
-TRUE = ("true", "1")
-BOOLEANS = (*TRUE, "false", "0")
-"""The texts that are read as booleans, in upper or lower case."""
 YEARS = "from 1678 to 2261"
 """The years whose dates can be stored in nanoseconds, for messages."""
 WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 """Matches the texts of whole numbers. pandas writes 3 as `3.0` if another value of the column is missing."""
 FIRST_INEXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
 """For each type, the smallest whole number that may be the result of rounding a different number."""
-NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 INT64 = np.iinfo(np.int64)
 Mask = NDArray[np.bool_]
 
@@ -277,8 +274,8 @@ def _booleans(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask
     if not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
         raise _other_type(batch, name, kind, "true or false")
     texts = pc.utf8_lower(pc.cast(values, pa.string()))
-    known = pc.is_in(texts, pa.array(BOOLEANS))
-    found = pc.if_else(known, pc.is_in(texts, pa.array(TRUE)), None)
+    known = pc.is_in(texts, pa.array([*BOOLEANS]))
+    found = pc.if_else(known, pc.is_in(texts, pa.array([text for text, value in BOOLEANS.items() if value])), None)
     wrong = pc.and_(values.is_valid(), pc.invert(known))
     return found, _mask(wrong) if pc.any(wrong).as_py() else None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway import artifacts, atomic
-from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES, Artifact, Verdict
+from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES, SOURCES, Artifact, Verdict
 from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Params
 from slipway.errors import CheckFailed, InputError
@@ -21,7 +21,7 @@ from slipway.provenance import Provenance
 from slipway.release import registry, review_lookup, reviewed_bundle
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, live, object_id, refuse_withdrawn, releases
-from slipway.release.image import SOURCES, provenance_at_head
+from slipway.release.image import provenance_at_head
 from slipway.release.model_card import CARD, model_card
 from slipway.release.review_lookup import Review
 from slipway.review.reproduce import reproduce

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slipway import artifacts
+from slipway.artifacts import BATCH_SOURCES, SOURCES
 from slipway.bundle import load_bundle
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import actions, process
@@ -22,39 +23,6 @@ from slipway.release.base_images import FROM
 from slipway.release.component import BATCH
 from slipway.release.model_card import CARD, model_card
 
-SOURCES = (
-    "Dockerfile",
-    "requirements/images.txt",
-    "requirements/serve.txt",
-    "src/slipway/__init__.py",
-    "src/slipway/errors.py",
-    "src/slipway/bundle.py",
-    "src/slipway/images.py",
-    "src/slipway/provenance.py",
-    "src/slipway/statistics/__init__.py",
-    "src/slipway/statistics/bins.py",
-    "src/slipway/serving",
-)
-"""The files in git that the image is built from. The image also contains the bundle, its provenance and its model card.
-"""
-BATCH_SOURCES = (
-    "requirements/batch.txt",
-    "src/slipway/atomic.py",
-    "src/slipway/delivery_names.py",
-    "src/slipway/image_archives.py",
-    "src/slipway/integrations/__init__.py",
-    "src/slipway/integrations/batch_storage.py",
-    "src/slipway/integrations/compute.py",
-    "src/slipway/integrations/storage.py",
-    "src/slipway/pipeline/__init__.py",
-    "src/slipway/pipeline/columns.py",
-    "src/slipway/pipeline/csv_records.py",
-    "src/slipway/pipeline/delivery.py",
-    "src/slipway/pipeline/image_folder.py",
-    "src/slipway/scoring",
-    "src/slipway/statistics/psi.py",
-)
-"""The files in git that the batch image is built from, in addition to `SOURCES`."""
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
 PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")

@@ -14,7 +14,7 @@ from typing import Any
 
 from slipway import artifacts
 from slipway.artifacts import Contender, Evaluation, Release, SliceScore
-from slipway.bundle import REFERENCE, Bundle, Column, Reference, Schema
+from slipway.bundle import Bundle, Column, Schema, read_reference
 from slipway.config import load_params
 from slipway.pipeline.gate import weights_of
 from slipway.pipeline.parquet import read_table
@@ -77,7 +77,7 @@ def task_of(schema: Schema) -> str:
 def _data(bundle: Bundle, evaluation: Evaluation | None) -> Iterator[str]:
     yield from ("## Data", "")
     yield f"- Training rows: {len(bundle.training_rows()):,}"
-    reference = Reference.model_validate_json((bundle.path / REFERENCE).read_bytes())
+    reference = read_reference(bundle.path)
     for column in bundle.schema.columns:
         found = reference.features.get(column.name)
         if column.type == "date" and found and found.edges:

@@ -15,7 +15,7 @@ from docker.errors import APIError
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from slipway.bundle import GOLDEN, Golden, folder_hash
+from slipway.bundle import GOLDEN, Golden, folder_hash, read_golden
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.ports import free_port
 from slipway.provenance import LABELS, Provenance
@@ -177,9 +177,9 @@ def _check_provenance(port: int, labelled: Provenance, bundle: Path | None) -> s
 
 
 def _golden(container: Any, attributes: dict[str, Any], bundle: Path | None) -> Golden:
+    if bundle:
+        return read_golden(bundle)
     try:
-        if bundle:
-            return Golden.model_validate_json((bundle / GOLDEN).read_bytes())
         chunks, _ = container.get_archive(f"{attributes['Entrypoint'][-1]}/{GOLDEN}")
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
             file = tar.extractfile(GOLDEN)

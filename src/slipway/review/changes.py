@@ -19,7 +19,7 @@ STAGES = Path("dvc.yaml")
 NAMING_PATHS = ("deps", "outs", "metrics", "plots", "params")
 """The keys under which a stage of dvc.yaml lists the files that it reads and writes."""
 
-# A path that ends in `/` means all files below it. A changed file that is in none of these lists starts every job.
+# The path of a folder means all files below it. A changed file that is in none of these lists starts every job.
 DOCUMENTS = ("docs/", "LICENSE", "NOTICE")
 DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "sample/remote/")
 """Inputs and results of the pipeline, which no test reads."""
@@ -43,8 +43,7 @@ CODE = (
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
 """Files that determine the results of the pipeline, in addition to the paths that its stages list."""
 IMAGE = (
-    *(".dockerignore", "Dockerfile", "requirements/images.txt", "requirements/serve.txt", "src/slipway/serving/"),
-    *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors", "images", "provenance")),
+    *(".dockerignore", *artifacts.SOURCES),
     *(f"src/slipway/release/{name}.py" for name in ("image", "load_client", "model_card", "smoke")),
 )
 
@@ -113,7 +112,7 @@ def _jobs(path: str, pipeline: Collection[str]) -> Iterator[str]:
 
 
 def _lies_in(path: str, places: tuple[str, ...]) -> bool:
-    return any(path.startswith(place) if place.endswith("/") else path == place for place in places)
+    return any(path == place or path.startswith(f"{place.removesuffix('/')}/") for place in places)
 
 
 def pipeline_paths(stages: Path, keys: Collection[str] = NAMING_PATHS) -> frozenset[str]:

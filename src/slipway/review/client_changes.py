@@ -4,10 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from slipway.bundle import GOLDEN, Column, Golden, Schema, load_bundle
-from slipway.errors import InputError
+from slipway.bundle import Column, Schema, load_bundle, read_golden
 from slipway.review.report import ACCEPTED, ClientChanges, FieldChange
 from slipway.serving.problems import Problem, listed, pointer
 from slipway.serving.records import Records
@@ -22,7 +19,7 @@ def client_changes(champion: Path, challenger: Path) -> ClientChanges | None:
     fields = tuple(field_changes(before, now))
     if not fields:
         return None
-    refusals = [*_refusals(_golden_rows(champion), now)]
+    refusals = [*_refusals(read_golden(champion).rows, now)]
     return ClientChanges(
         fields=fields,
         records=len(refusals),
@@ -132,13 +129,6 @@ def _rises(old: float | str | None, new: float | str | None, sign: int) -> bool:
         return True
     higher = str(new) > str(old) if isinstance(new, str) or isinstance(old, str) else new > old
     return higher == (sign > 0)
-
-
-def _golden_rows(champion: Path) -> Sequence[dict[str, Any]]:
-    try:
-        return Golden.model_validate_json((champion / GOLDEN).read_bytes()).rows
-    except (OSError, ValidationError):
-        raise InputError(f"{champion / GOLDEN} cannot be read; restore it with `dvc checkout --force`.") from None
 
 
 def _refusals(rows: Sequence[dict[str, Any]], schema: Schema) -> Iterator[str | None]:

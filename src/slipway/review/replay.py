@@ -13,7 +13,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -25,13 +24,13 @@ from slipway.config import Params
 from slipway.config import Replay as ReplaySettings
 from slipway.contract import Model
 from slipway.errors import InputError
-from slipway.integrations.log_store import DAY, HEADER, RECORD, LogStore
+from slipway.integrations.log_store import DAY, RECORD, LogStore
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.number_text import number
 from slipway.pipeline.slices import slice_labels
 from slipway.review.replay_truth import compare_with_truth, truth_columns
 from slipway.review.report import Replay, ReplaySlice, SlowestRequest
-from slipway.serving.log_segments import Header
+from slipway.serving.log_segments import Header, header_in
 from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
 
@@ -131,7 +130,7 @@ def _read(store: LogStore, name: str, before: date, key: tuple[str, ...], seen: 
         if SECONDS in table.column_names:
             rows[SECONDS] = pd.to_numeric(table[SECONDS].to_pandas(), errors="coerce")
         in_time = rows["time"].between(FIRST, pd.Timestamp(before, tz="UTC"), inclusive="left")
-        return pd.concat([rows, truth_columns(table, key, before)], axis=1)[in_time]
+        return pd.concat([rows, truth_columns(table, header, key, before)], axis=1)[in_time]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
 
@@ -139,8 +138,8 @@ def _read(store: LogStore, name: str, before: date, key: tuple[str, ...], seen: 
 def _header(table: pa.Table) -> Header | None:
     """Return the header of a log file, or None if the file has no valid header."""
     try:
-        return msgspec.json.decode((table.schema.metadata or {})[HEADER], type=Header)
-    except (KeyError, msgspec.DecodeError):
+        return header_in(table.schema.metadata)
+    except ValueError:
         return None
 
 

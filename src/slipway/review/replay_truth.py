@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from slipway.bundle import Bundle, Schema
 from slipway.config import Params
-from slipway.integrations.log_store import HEADER, KNOWN_AT, RECORD, TRUTH
+from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH
 from slipway.pipeline.columns import GROUP, TIME
 from slipway.pipeline.gate import compare, mean_by_block
 from slipway.pipeline.logged_rows import logged_rows
@@ -31,7 +30,7 @@ ID = "row_id"
 """The column with the id of the requested row. The id is missing if the log does not identify rows."""
 
 
-def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.DataFrame:
+def truth_columns(table: pa.Table, header: Header | None, key: tuple[str, ...], before: date) -> pd.DataFrame:
     """Return the columns `TRUTH` and `ID` of a log file. Unusable values become missing values.
 
     A truth that became known on the day `before` or later becomes a missing value, so that a repeated replay gives the
@@ -41,7 +40,7 @@ def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.Dat
     if {TRUTH, KNOWN_AT} <= {*table.column_names}:
         known = pd.to_datetime(table[KNOWN_AT].to_pandas(), errors="coerce", utc=True, format="ISO8601")
         rows[TRUTH] = table[TRUTH].to_pandas().astype(object).where(known < pd.Timestamp(before, tz="UTC"), None)
-    if _is_identified(table.schema.metadata, key):
+    if _is_identified(header, key):
         keys = table["key"].cast(pa.string())
         rows[ID] = pc.if_else(pc.match_substring_regex(keys, HASH), keys, None).to_pandas().astype(object)
     return rows
@@ -65,16 +64,8 @@ def compare_with_truth(
     if not known.any():
         return None
     old, new = models
-    if (old.schema.row_ids, old.schema.target, old.schema.classes) != (
-        new.schema.row_ids,
-        new.schema.target,
-        new.schema.classes,
-    ):
-        return _not_compared(known, "the models differ in KEY, TARGET or classes")
-    group = params.split.column
-    if params.task.weight is not None or (group and RECORD + group not in rows):
-        lacking = f"requests lack the column {group}, by which rows are grouped"
-        return _not_compared(known, "the weights of requests are not known" if params.task.weight else lacking)
+    if reason := _why_not_comparable(rows, old.schema, new.schema, params):
+        return _not_compared(known, reason)
     known &= rows[ID].notna().to_numpy()
     if not known.any():
         return _not_compared(np.isfinite(truth), "requests do not show whether a model was trained on their rows")
@@ -90,6 +81,7 @@ def compare_with_truth(
     losses, chosen = [each[defined] for each in losses], chosen[defined]
     if not len(chosen):
         return _not_compared(known, "a model was trained on their rows")
+    group = params.split.column
     blocks = pd.DataFrame({TIME: rows["time"].iloc[chosen].dt.tz_localize(None).to_numpy()})
     if group:
         blocks[GROUP] = rows[RECORD + group].iloc[chosen].astype("str").to_numpy()
@@ -105,6 +97,18 @@ def compare_with_truth(
     )
 
 
+def _why_not_comparable(rows: pd.DataFrame, old: Schema, new: Schema, params: Params) -> str | None:
+    """Return the reason why the losses of two models on replayed requests cannot be compared, or None."""
+    if (old.row_ids, old.target, old.classes) != (new.row_ids, new.target, new.classes):
+        return "the models differ in KEY, TARGET or classes"
+    if params.task.weight is not None:
+        return "the weights of requests are not known"
+    group = params.split.column
+    if group and RECORD + group not in rows:
+        return f"requests lack the column {group}, by which rows are grouped"
+    return None
+
+
 def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:
     return ReplayTruth(
         requests=int(known.sum()),
@@ -118,13 +122,9 @@ def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:
     )
 
 
-def _is_identified(metadata: dict[bytes, bytes] | None, key: tuple[str, ...]) -> bool:
+def _is_identified(header: Header | None, key: tuple[str, ...]) -> bool:
     """Return whether a file's key hashes are row ids of the columns `key`. Hashes with a secret are not row ids."""
-    try:
-        header = msgspec.json.decode((metadata or {})[HEADER], type=Header)
-    except (KeyError, msgspec.DecodeError):
-        return False
-    return not header.keyed and tuple(each.name for each in header.key) == key
+    return header is not None and not header.keyed and tuple(each.name for each in header.key) == key
 
 
 def _truth(values: "pd.Series[Any]", schema: Schema) -> NDArray[np.float64]:

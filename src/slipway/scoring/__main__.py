@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from slipway.errors import SlipwayError
+from slipway.errors import SlipwayError, disk_errors
 
 KILLED = 128 + signal.SIGTERM
 
@@ -26,7 +26,10 @@ def main() -> None:
     parser.add_argument("--dask", metavar="ADDRESS", help="Dask scheduler, such as tcp://model-dask:8786.")
     given = parser.parse_args()
     try:
-        summary = run(given.bundle, given.input, given.output, tuple(given.keep), _print, Engine(address=given.dask))
+        with disk_errors():
+            summary = run(
+                given.bundle, given.input, given.output, tuple(given.keep), _print, Engine(address=given.dask)
+            )
         _print("summary", f"{summary.answered:,} of {summary.rows:,} rows scored with {summary.bundle}")
         check(summary)
     except SlipwayError as error:

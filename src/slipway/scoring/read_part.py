@@ -19,14 +19,9 @@ from numpy.typing import NDArray
 from slipway.bundle import Column, Schema
 from slipway.delivery_names import NOT_TAKEN, delivery_name
 from slipway.errors import InputError
+from slipway.pipeline.csv_records import BOOLEANS, NUMBER
 from slipway.pipeline.delivery import read_chunks
 from slipway.serving.problems import listed
-
-BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""Matches the numbers that a CSV file may contain. `slipway.pipeline.typed_rows` accepts the same numbers in
-deliveries.
-"""
 
 
 class BadPart(Exception):
@@ -176,7 +171,8 @@ def _parsed(texts: pa.Array) -> list[Any]:
     except pa.ArrowInvalid:
         numbers = None
     if numbers is None or pc.all(pc.is_finite(numbers), min_count=0).as_py() is False:
-        return [float(text) if text and NUMBER.fullmatch(text) else text for text in texts.to_pylist()]
+        is_number = re.compile(NUMBER).fullmatch
+        return [float(text) if text and is_number(text) else text for text in texts.to_pylist()]
     return _listed(numbers)
 
 

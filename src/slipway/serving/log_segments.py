@@ -9,7 +9,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -24,6 +24,8 @@ from slipway.errors import InputError
 MAGIC = b"slipway prediction log 1\n"
 SUFFIX = ".segment"
 PARTIAL = ".partial"
+METADATA_KEY = b"slipway.header"
+"""Metadata key of a shipped Parquet file for the header of its segment, as JSON."""
 PIECE = 65_536
 """Number of bytes that are written without a pause."""
 
@@ -88,6 +90,14 @@ class Header(Struct, frozen=True, omit_defaults=True):
     """The server's row counts at the moment when this segment was written, including the rows of the segment."""
     decision: dict[str, Any] | None = None
     """The fields of the bundle's `slipway.bundle.Decision`, or None if the bundle has no decision rule."""
+
+
+def header_in(metadata: Mapping[bytes, bytes] | None) -> Header:
+    """Return the header in the metadata of a shipped file. Raises ValueError if the file is not part of a log."""
+    try:
+        return msgspec.json.decode((metadata or {})[METADATA_KEY], type=Header)
+    except (KeyError, msgspec.DecodeError):
+        raise ValueError("it has no header of a prediction log") from None
 
 
 class Block(Struct, frozen=True, array_like=True, tag="block"):

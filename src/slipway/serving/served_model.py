@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from slipway.bundle import CPU, GOLDEN, REFERENCE, SIGNALS, Golden, Reference, Tensors, load_bundle
+from slipway.bundle import CPU, GOLDEN, SIGNALS, Tensors, load_bundle, read_golden, read_reference
 from slipway.errors import InputError
 from slipway.serving.metrics import Metrics
 from slipway.serving.problems import Problem, pointer
@@ -30,11 +29,7 @@ class ServedModel:
 
     def __init__(self, path: Path, name: str, max_records: int, providers: Sequence[str] = CPU) -> None:
         bundle = load_bundle(path, providers)
-        try:
-            reference = Reference.model_validate_json((path / REFERENCE).read_bytes())
-            self.golden = Golden.model_validate_json((path / GOLDEN).read_bytes())
-        except (OSError, ValidationError) as error:
-            raise InputError(f"{path}: {str(error).splitlines()[0]}; restore the bundle.") from None
+        reference, self.golden = read_reference(path), read_golden(path)
         self.name = name
         self.runs_on_cpu = tuple(providers) == CPU
         self.hash = bundle.hash

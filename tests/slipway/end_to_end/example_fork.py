@@ -75,7 +75,7 @@ def image_files(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
     """Yield the names and the contents of the files of which the image is built."""
     monkeypatch.chdir(fork.repository.path)
     provenance = Provenance(bundle="0" * 32, data=None, commit="0" * 40, verdict="first", reason="better")
-    image._write_context(artifacts.BUNDLE, provenance, (), image.SOURCES)
+    image._write_context(artifacts.BUNDLE, provenance, (), artifacts.SOURCES)
     with tarfile.open(image.CONTEXT) as tar:
         members = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
         assert "bundle/model.onnx" in members

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from slipway.bundle import Column, FeatureReference, Reference, Schema
 from slipway.monitoring.live_performance import Collected, performance
-from slipway.monitoring.push_loss import loss_gauges
+from slipway.monitoring.loss_gauges import loss_gauges
 from slipway.serving.metrics import Metrics, scale
 from slipway.statistics.bins import decile_edges
 from tests.slipway import prometheus

@@ -13,10 +13,10 @@ import pytest
 
 from slipway import artifacts
 from slipway.artifacts import Release
-from slipway.bundle import folder_hash, load_bundle
+from slipway.bundle import folder_hash, load_bundle, read_reference
 from slipway.config import Drift as Rule
 from slipway.monitoring.drift import DRIFT, Drift, compare, noise
-from slipway.monitoring.drift_sources import of_rows, read_reference
+from slipway.monitoring.drift_sources import of_rows
 from slipway.monitoring.metric_counts import BinCounts, RequestCounts, read_page, request_counts
 from slipway.serving.served_model import ServedModel
 from slipway.statistics.psi import population_stability
@@ -222,7 +222,7 @@ def test_invalid_input_fails_with_one_sentence_and_removes_an_earlier_result(sli
         ("--metrics", "gone"): "gone cannot be read",
         ("--metrics", "a", "--delivery", "1997H1"): "cannot be combined",
         ("--prometheus", "nowhere"): "'nowhere' is not the address",
-        ("--prometheus", "http://127.0.0.1:1", "--window", "1y"): "'1y' is not a time window",
+        ("--prometheus", "http://127.0.0.1:1", "--window", "1y"): "'1y' is not a length of time",
         ("--prometheus", "http://127.0.0.1:1"): "does not answer",
         (): "drift.prometheus",
     }.items():

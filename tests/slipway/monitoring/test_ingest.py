@@ -89,17 +89,17 @@ def test_after_a_change_of_branch_only_files_that_equal_the_source_are_recorded(
     """data/ has deliveries of another branch. One of them differs from the source."""
     for name, content in (("1997B", (source / "1997B.csv").read_bytes()), ("1997C", b"other\n")):
         (Path("data") / f"{name}.csv").write_bytes(content)
-    before = Path("data.dvc").read_text()
+    before = state()
     result = slipway("ingest", *wanted)
     assert (result.code, "1997C.csv differs from data/1997C.csv" in result.err) == (1, True)
-    assert Path("data.dvc").read_text() == before
+    assert state() == before
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
-def test_a_file_of_a_desktop_is_not_part_of_the_data(slipway: Run, source: Path, name: str) -> None:
-    assert source
+@pytest.mark.usefixtures("source")
+def test_files_of_a_desktop_are_not_part_of_the_data(slipway: Run) -> None:
     Path(".dvcignore").write_text((ROOT / ".dvcignore").read_text())
-    (Path("data") / name).write_text("x")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (Path("data") / name).write_text("x")
     assert slipway("ingest").code == 0
     assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 2
     assert process.run("dvc", "status", "--quiet") == ""
@@ -239,15 +239,6 @@ def test_a_delivery_with_the_name_of_an_ingested_one_is_skipped(slipway: Run, so
     assert "1997C ingested" in result.out
 
 
-def test_an_unknown_file_in_data_is_not_recorded(slipway: Run, source: Path) -> None:
-    assert source
-    Path("data/1997B.csv").write_text("other\n")
-    before = state()
-    result = slipway("ingest")
-    assert (result.code, "differs from data/1997B.csv" in result.err) == (1, True)
-    assert state() == before
-
-
 def test_a_changed_delivery_is_skipped_and_later_ones_are_ingested(slipway: Run, source: Path) -> None:
     assert slipway("ingest").code == 0
     taken = Path("data/1997B.csv").read_bytes()
@@ -314,8 +305,8 @@ def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: py
 def test_a_source_that_cannot_be_reached_fails_with_one_sentence(slipway: Run, source: Path) -> None:
     assert source
     for address, words in (
-        ("http://127.0.0.1:1/deliveries", "The source http://127.0.0.1:1/deliveries cannot be read"),
-        ("nothing://deliveries", "The source nothing://deliveries cannot be read"),
+        ("http://127.0.0.1:1/deliveries", "The source http://127.0.0.1:1/deliveries cannot be used"),
+        ("nothing://deliveries", "The source nothing://deliveries cannot be used"),
     ):
         edit(Path("params.yaml"), "source: ", f"source: {address} # ")
         before = state()

@@ -28,7 +28,7 @@ from slipway.config import Live as LiveSection
 from slipway.config import Params, load_params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.label_source import LabelSource
-from slipway.integrations.log_store import HEADER, LogStore
+from slipway.integrations.log_store import LogStore
 from slipway.integrations.ports import free_port
 from slipway.monitoring import join_log
 from slipway.monitoring.erase_log import erase
@@ -37,8 +37,10 @@ from slipway.monitoring.join_log import Live
 from slipway.monitoring.joined_rows import deliver
 from slipway.monitoring.labels import collect, key_ids, read_labels, request_ids
 from slipway.monitoring.live_performance import MAX_SLICES, UNKNOWN, Collected, maturity, performance
+from slipway.monitoring.live_text import sentences
 from slipway.monitoring.ship_log import ship
 from slipway.pipeline.row_ids import hash_rows
+from slipway.serving.log_segments import METADATA_KEY
 from slipway.serving.predict import PredictionHandler
 from slipway.serving.prediction_log import PredictionLog
 from slipway.serving.records import Records
@@ -129,7 +131,7 @@ def join(params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.Monke
             path or bundle, tmp_path / "shipped", rows, monkeypatch, more.get("secret"), more.pop("kind", ServedModel)
         )
         labels.to_csv(tmp_path / "labels.csv", index=False)
-        given: dict[str, Any] = {"bundle": load_bundle(path) if path else None, "secret": None} | more
+        given: dict[str, Any] = {"bundle": load_bundle(path) if path else None} | more
         store = LogStore(str(tmp_path / "shipped"))
         return join_log.run(settings, model_of_odd(), TODAY, store, LabelSource(str(tmp_path / "labels.csv")), **given)
 
@@ -175,8 +177,8 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_result(join: Join, param
     store, limits = LogStore("shipped"), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, limits[1]))  # less than the joined rows
     try:
-        with pytest.raises(InputError, match=r"build/joined cannot be written \(.+\); free space on its disk"):
-            join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels.csv"), None, None)
+        with pytest.raises(InputError, match=r"^File too large \(build/joined\); free some space"):
+            join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels.csv"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path: path.read_bytes() for path in Path("build").rglob("*") if path.is_file()} == before
@@ -219,7 +221,7 @@ def test_the_loss_of_the_model_is_computed_from_the_logged_records(
     own = params.model_copy(update={"task": params.task.model_copy(update={"loss": "own_by_room"})})
     model, store = model_of_odd(), LogStore(str(tmp_path / "shipped"))
     model.loss = loss
-    live = join_log.run(own, model, TODAY, store, LabelSource(str(tmp_path / "labels.csv")), None, None)
+    live = join_log.run(own, model, TODAY, store, LabelSource(str(tmp_path / "labels.csv")))
     assert (live.loss, live.bundles[0].whole.known, live.bundles[0].whole.loss) == ("own_by_room", 1, 15.0)
 
 
@@ -239,7 +241,7 @@ def test_a_request_id_that_a_client_repeats_gets_no_truth(
     store = LogStore(str(tmp_path / "shipped"))
     log_and_ship(bundle, tmp_path / "shipped", [(0, area(1)), (0, area(2)), (0, area(3))], monkeypatch)
     log_and_ship(bundle, tmp_path / "shipped", [(1, area(7))], monkeypatch)  # its id is r-0
-    live = join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels.csv"), None, None)
+    live = join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels.csv"))
     assert (live.counts.joined, live.counts.repeated_request, live.counts.missing) == (2, 2, 0)
     joined = pd.read_parquet(join_log.JOINED).set_index("request_id")["truth"]
     assert joined["r-0"].isna().all()
@@ -254,7 +256,7 @@ def test_request_ids_may_be_whole_numbers(
     labels = {"request_id": [1, None], "price": [1.0, 1.0], "known_at": date_of(4)}
     pd.DataFrame(labels).to_parquet(tmp_path / "labels.parquet")
     source = LabelSource("labels.parquet")
-    counts = join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), source, None, None).counts
+    counts = join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), source).counts
     assert (counts.joined, counts.labels_invalid) == (1, 1)
 
 
@@ -339,7 +341,7 @@ def test_each_row_of_a_request_has_its_label(
     labels = {"request_id": "r-0", "row": [1, 0], "price": [expected(area(2)), expected(area(1))]}
     pd.DataFrame(labels | {"known_at": date_of(0)}).to_parquet(tmp_path / "labels.parquet")
     source = LabelSource(str(tmp_path / "labels.parquet"))
-    live = join_log.run(params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), source, None, None)
+    live = join_log.run(params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), source)
     assert (live.counts.joined, live.bundles[0].whole.loss) == (2, 0.0)
 
 
@@ -396,8 +398,6 @@ def test_a_private_key_is_joined_with_the_secret(join: Join, tmp_path: Path) -> 
             TODAY,
             LogStore(str(tmp_path / "shipped")),
             LabelSource(str(tmp_path / "labels.csv")),
-            None,
-            None,
         )
 
 
@@ -411,16 +411,12 @@ def test_labels_are_read_in_the_formats_of_deliveries(join: Join, params: Params
     labels_of((2, expected(area(2)) + 3, 1)).to_parquet(tmp_path / "b.parquet")
     fsspec.filesystem("memory").pipe_file("/labels/new/b.parquet", (tmp_path / "b.parquet").read_bytes())
     fsspec.filesystem("memory").pipe_file("/labels/_SUCCESS", b"")
-    live = join_log.run(
-        params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), LabelSource(folder), None, None
-    )
+    live = join_log.run(params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), LabelSource(folder))
     assert (live.counts.labels, live.counts.labels_invalid, live.counts.joined) == (3, 1, 2)
     assert live.bundles[0].whole.loss == 1.5
     fsspec.filesystem("memory").pipe_file("/labels/c.parquet", b"PAR1 and nothing else")
     with pytest.raises(InputError, match=r"labels/c\.parquet is truncated or damaged"):
-        join_log.run(
-            params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), LabelSource(folder), None, None
-        )
+        join_log.run(params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), LabelSource(folder))
 
 
 # Live performance
@@ -553,7 +549,7 @@ def test_a_server_with_altered_preprocessing_is_an_alarm(join: Join) -> None:
     assert any(
         each.startswith("ALARM: 2 of 2 answers")
         and each.endswith(f"for the first time on {date_of(0)}, in the answer to request r-0")
-        for each in join_log.sentences(live)
+        for each in sentences(live)
     )
 
 
@@ -569,7 +565,7 @@ def test_an_alarm_of_skew_names_the_bundle_the_day_and_the_slice(join: Join) -> 
     kind = type("AlteredModel", (Altered,), {"reader": AlteredForOne})
     rows = [(i, area(i + 1.0, kind="ab"[i % 2], rooms=1)) for i in range(6)]
     live = join(rows, labels_of((1, 1.0, 9)), kind=kind)
-    (sentence,) = [each for each in join_log.sentences(live) if each.startswith("ALARM: ")]
+    (sentence,) = [each for each in sentences(live) if each.startswith("ALARM: ")]
     assert sentence.startswith(f"ALARM: 3 of 6 answers of bundle {live.skew[0].bundle[:12]} differ")
     assert sentence.endswith(
         f" on {date_of(1)}, in the answer to request r-1; the worst slice is kind b (3 of 3 answers)"
@@ -593,7 +589,7 @@ def test_answers_to_vectors_and_images_are_scored_again(
     labels = {"request_id": ["r-0"], "price": [1.0], "known_at": [date_of(1)]}
     pd.DataFrame(labels).to_csv(tmp_path / "labels.csv", index=False)
     store, source = LogStore(str(tmp_path / "shipped")), LabelSource("labels.csv")
-    live = join_log.run(params, model_of_odd(), TODAY, store, source, load_bundle(bundle), None)
+    live = join_log.run(params, model_of_odd(), TODAY, store, source, bundle=load_bundle(bundle))
     (skew,) = live.skew
     assert (skew.rows, skew.different, skew.unchecked) == (2, 0, None)
 
@@ -648,10 +644,10 @@ def test_a_missing_log_or_missing_labels_fail_with_one_sentence(
 ) -> None:
     store = LogStore(str(tmp_path / "shipped"))
     with pytest.raises(InputError, match="has no file of a prediction log"):
-        join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels"), None, None)
+        join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels"))
     log_and_ship(bundle, tmp_path / "shipped", [(0, ROW)], monkeypatch)
     with pytest.raises(InputError, match=r"has no \.csv or \.parquet file"):
-        join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels"), None, None)
+        join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels"))
 
 
 def test_a_foreign_file_in_the_log_is_one_sentence(join: Join, tmp_path: Path) -> None:
@@ -723,7 +719,7 @@ def test_a_file_with_a_damaged_header_is_one_sentence(join: Join, tmp_path: Path
     labels = labels_of((3, 1.0, 1))
     join([(0, ROW)], labels)
     (path,) = (tmp_path / "shipped").rglob("*.parquet")
-    pq.write_table(pq.read_table(path).replace_schema_metadata({HEADER: header}), path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({METADATA_KEY: header}), path)
     with pytest.raises(InputError, match="cannot be joined: it has no header of a prediction log"):
         join([], labels)
     with pytest.raises(CheckFailed, match="1 files are not files of a prediction log"):

@@ -87,7 +87,7 @@ def of(server: Postgres, query: str = QUERY, **more: Any) -> LabelSource:
 
 def join(params: Params, source: LabelSource) -> tuple[dict[str, Any], list[bytes]]:
     """Return the result, and the content of the joined files."""
-    live = join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), source, None, None)
+    live = join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), source)
     return live.model_dump(), [path.read_bytes() for path in sorted(join_log.JOINED.rglob("*.parquet"))]
 
 

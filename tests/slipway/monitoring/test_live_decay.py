@@ -24,8 +24,9 @@ from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, join_log, live_decay
 from slipway.monitoring.alert_issue import Checked, Finding
 from slipway.monitoring.decay import DeliveredRows
-from slipway.monitoring.live_decay import LiveDecay, as_date, champion_at_release, earlier_periods, newest_period
-from slipway.monitoring.live_performance import maturity
+from slipway.monitoring.live_decay import LiveDecay, champion_at_release, earlier_periods, newest_period
+from slipway.monitoring.live_performance import as_date, maturity
+from slipway.monitoring.live_text import sentences
 from slipway.pipeline.columns import SLICE, TIME
 from slipway.pipeline.decay import ERROR, LOSS, TRUTH, AtRelease, judge, smallest_found
 from slipway.pipeline.row_ids import row_id_scheme, row_ids
@@ -119,10 +120,10 @@ def joined(params: Params, champion: Path) -> Joined:
     def run(found: pd.DataFrame, **settings: Any) -> LiveDecay:
         found.to_csv("labels.csv", index=False)
         changed, at = params.model_copy(update=settings), at_release(champion)
-        live = join_log.run(changed, model_of_odd(), TODAY, LogStore("shipped"), LABELS, at.bundle, None, at)
+        live = join_log.run(changed, model_of_odd(), TODAY, LogStore("shipped"), LABELS, bundle=at.bundle, champion=at)
         assert live.decay is not None
         assert live.alarm == live.decay.alarm
-        assert any(each.startswith("decay: ") for each in join_log.sentences(live))
+        assert any(each.startswith("decay: ") for each in sentences(live))
         return live.decay
 
     return run
@@ -252,7 +253,7 @@ def test_each_period_is_delivered_after_a_long_stop(later: Params) -> None:
     files = [f"requests-{date_of(FIRST + LENGTH * i - 1)}.parquet" for i in (1, 2, 3)]
 
     def delivered() -> tuple[str, ...]:
-        return join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), LABELS, None, None).delivered
+        return join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), LABELS).delivered
 
     assert delivered() == tuple(files)
     assert delivered() == ()
@@ -300,16 +301,16 @@ def test_the_requests_of_a_period_are_delivered_once(params: Params) -> None:
     found.to_csv("labels.csv", index=False)
     name = f"requests-{date_of(FIRST + LENGTH - 1)}.parquet"
     log = LogStore("shipped")
-    live_of = join_log.run(params, model, TODAY, log, LABELS, None, None)
+    live_of = join_log.run(params, model, TODAY, log, LABELS)
     assert live_of.delivered == (name,)
-    assert f"{name} was written to the source of deliveries" in join_log.sentences(live_of)
+    assert f"{name} was written to the source of deliveries" in sentences(live_of)
     rows = accepted_rows(list(check_deliveries(Path("source"), model, params.validate_, date(2026, 1, 1))))
     delivered, truth = rows.set_index(AREA)["price"].sort_index(), found.set_index(AREA)["price"].sort_index()
     pd.testing.assert_series_equal(delivered, truth)
     assert set(rows["delivery"]) == {name.removesuffix(".parquet")}
     found.tail(99).to_csv("labels.csv", index=False)
     before = Path("source", name).read_bytes()
-    assert join_log.run(params, model, TODAY, log, LABELS, None, None).delivered == ()
+    assert join_log.run(params, model, TODAY, log, LABELS).delivered == ()
     assert Path("source", name).read_bytes() == before
 
 

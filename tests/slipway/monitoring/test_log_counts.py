@@ -13,14 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from slipway import artifacts
-from slipway.bundle import load_bundle
+from slipway.bundle import load_bundle, read_reference
 from slipway.config import Live, load_params
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, drift_sources
 from slipway.monitoring.alert_issue import Checked
 from slipway.monitoring.drift import DRIFT, Drift, compare, noise
-from slipway.monitoring.drift_sources import read_reference
 from slipway.monitoring.log_counts import count_log
 from slipway.monitoring.metric_counts import RequestCounts, read_page, request_counts
 from slipway.serving.served_model import ServedModel

@@ -14,6 +14,7 @@ from slipway.bundle import folder_hash
 from slipway.config import load_params
 from slipway.pipeline.validate import accepted_rows, check_deliveries
 from tests.slipway.conftest import TODAY, Result, edit
+from tests.slipway.pipeline.test_changes import counts
 
 Run = Callable[..., Result]
 KEY = list(model.KEY)
@@ -21,10 +22,6 @@ KEY = list(model.KEY)
 
 def rules(*lines: str) -> None:
     edit(Path("params.yaml"), "validate:\n", "validate:\n" + "".join(f"  {line}\n" for line in lines))
-
-
-def counts(name: str) -> dict[str, object]:
-    return Validation.read(Path("build/validation.json")).deliveries[name].model_dump()
 
 
 def rows_of(name: str) -> pd.DataFrame:

@@ -128,5 +128,5 @@ def test_other_examples_and_distributions_count_only_if_the_training_rows_are_th
 
 def test_a_corrupt_file_of_a_bundle_is_an_error(bundle: Bundle, rewritten: Callable[..., Bundle]) -> None:
     other = rewritten("golden.json", lambda golden: golden.pop("rows"))
-    with pytest.raises(InputError, match=r"copy/golden.json cannot be read; restore it"):
+    with pytest.raises(InputError, match=r"copy/golden.json is corrupt"):
         server_changes(bundle, other, TOLERANCE)

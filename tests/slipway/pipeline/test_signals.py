@@ -10,10 +10,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from slipway import artifacts, bundle
+from slipway.bundle import read_reference
 from slipway.config import Drift
 from slipway.errors import InputError
 from slipway.monitoring.drift import compare
-from slipway.monitoring.drift_sources import of_pages, of_rows, read_reference
+from slipway.monitoring.drift_sources import of_pages, of_rows
 from slipway.pipeline.tensors import features, tensors
 from slipway.serving.protocols import Infer, Invocations, Predict
 from slipway.serving.runs import Job, Plan, Runs, measure

@@ -80,10 +80,9 @@ def test_a_poisoned_holdout_changes_nothing() -> None:
     found = search(params)
     assert len({trial.outcome.loss for trial in found.trials}) > 3
     assert found.best.outcome.loss == min(trial.outcome.loss for trial in found.trials if trial.outcome.loss)
-    for poisoned in (table(20, 2).assign(y=1e9, x=-1e9), table(500, 3)):
-        start_again()
-        poisoned.to_parquet(HOLDOUT)
-        assert search(params) == found
+    start_again()
+    table(500, 3).assign(y=1e9, x=-1e9).to_parquet(HOLDOUT)
+    assert search(params) == found
     start_again()
     HOLDOUT.unlink()
     assert search(params) == found

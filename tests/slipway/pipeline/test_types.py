@@ -11,11 +11,10 @@ import pandera.pandas as pa
 import pytest
 from pandera.engines.pandas_engine import DateTime
 
-from slipway.bundle import load_bundle
+from slipway.bundle import load_bundle, read_reference
 from slipway.config import Params
 from slipway.contract import Model, check_contract, with_listed_categories
 from slipway.errors import InputError
-from slipway.monitoring.drift_sources import read_reference
 from slipway.pipeline import validate
 from slipway.scoring.read_part import read_part
 from slipway.serving.problems import Problem

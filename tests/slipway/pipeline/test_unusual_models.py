@@ -19,11 +19,10 @@ from sklearn.tree import DecisionTreeRegressor
 
 from slipway import contract
 from slipway.artifacts import QUARANTINE, VALIDATED
-from slipway.bundle import load_bundle
+from slipway.bundle import load_bundle, read_reference
 from slipway.config import Floor, Params, load_params
 from slipway.contract import Model, check_contract
 from slipway.errors import InputError
-from slipway.monitoring.drift_sources import read_reference
 from slipway.pipeline import evaluate, split, train, validate
 from slipway.pipeline.row_ids import row_id_scheme, row_ids
 from slipway.pipeline.tensors import describe, unenforced_checks

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway.artifacts import SOURCES
 from slipway.errors import InputError
 from slipway.review import changes
 from slipway.review.changes import JOBS, classify, pipeline_paths
@@ -74,6 +75,10 @@ def test_a_change_starts_the_jobs_of_all_its_files() -> None:
     assert classify(["README.md", "data.dvc", "Dockerfile"], PIPELINE) == ALL
 
 
+def test_every_file_that_the_image_contains_starts_the_job_image() -> None:
+    assert {path for path in SOURCES if "image" not in classify([path], PIPELINE)} == set()
+
+
 def test_every_dependency_of_a_stage_starts_the_model() -> None:
     assert {path for path in PIPELINE if "model" not in classify([path], PIPELINE)} == set()
 
@@ -83,6 +88,7 @@ def test_no_file_of_this_repository_is_unknown(origin: Repository) -> None:
     assert [path for path in listed if classify([path], PIPELINE) == ALL] == [
         "src/slipway/bundle.py",
         "src/slipway/images.py",
+        "src/slipway/statistics/bins.py",
     ]
 
 

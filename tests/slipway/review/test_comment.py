@@ -24,7 +24,6 @@ from slipway.review.report import Point, Report
 from tests.slipway.review.conftest import HEAD, PULL
 
 BY_CML = ".*octokit.*"
-BY_US = "PyGithub.*"
 FAKE_CML = """\
 import json, os, re, ssl, sys, urllib.request
 options = dict(each[2:].split("=", 1) for each in sys.argv[3:-1])

@@ -19,12 +19,12 @@ from onnx import numpy_helper
 from slipway.bundle import MODEL, SCHEMA, TRAINING_ROWS
 from slipway.config import Params, load_params
 from slipway.config import Replay as ReplaySettings
-from slipway.integrations.log_store import HEADER
 from slipway.pipeline.row_ids import row_ids
 from slipway.review import replay as module
 from slipway.review.layout import Text, lay_out
 from slipway.review.markdown import render_summary
 from slipway.review.report import Replay, Report
+from slipway.serving.log_segments import METADATA_KEY
 from tests.slipway.conftest import ROOT
 from tests.slipway.monitoring.test_join_log import date_of, log_and_ship, model_of_odd
 from tests.slipway.serving import arrays, odd
@@ -192,8 +192,8 @@ def test_requests_for_training_rows_are_not_compared(joined: Path, champion: Pat
 def private_keys(files: list[Path]) -> None:
     for path in files:
         table = pq.read_table(path)
-        header = json.loads(table.schema.metadata[HEADER]) | {"keyed": True}
-        pq.write_table(table.replace_schema_metadata({HEADER: json.dumps(header)}), path)
+        header = json.loads(table.schema.metadata[METADATA_KEY]) | {"keyed": True}
+        pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(header)}), path)
 
 
 def hostile_keys(files: list[Path]) -> None:
@@ -210,7 +210,7 @@ def hostile_truths(files: list[Path]) -> None:
     for path in files:
         table = pq.read_table(path).drop_columns("truth")
         texts = pa.array(["<img src=x onerror=alert(1)>" * 1_000] * len(table))
-        pq.write_table(table.append_column("truth", texts).replace_schema_metadata({HEADER: "<b>"}), path)
+        pq.write_table(table.append_column("truth", texts).replace_schema_metadata({METADATA_KEY: "<b>"}), path)
 
 
 def hostile_dates(files: list[Path]) -> None:

@@ -202,7 +202,8 @@ def test_a_log_is_joined_to_the_same_bytes_on_every_engine(
     killed = cluster.exit_codes().count(-signal.SIGKILL)
     found = []
     for engine in (compute.LOCAL, Engine(processes=2), Engine(address=cluster.address)):
-        live = join_log.run(params, load_model(), today, store, source, champion.bundle, None, champion, None, engine)
+        given = {"bundle": champion.bundle, "champion": champion, "engine": engine}
+        live = join_log.run(params, load_model(), today, store, source, **given)
         assert (live.counts.joined, live.skew[0].rows, live.skew[0].different) == (6, 6, 0)
         found.append((files(join_log.JOINED), join_log.LIVE.read_bytes()))
     assert len(found[0][0]) == 6

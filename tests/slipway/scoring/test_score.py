@@ -1,5 +1,6 @@
 """Batch scoring continues after an interruption, and a bad part does not stop it."""
 
+import errno
 import json
 import os
 import random
@@ -17,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from slipway import config
-from slipway.bundle import load_bundle
+from slipway.bundle import load_bundle, read_reference
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.batch_storage import BatchInput, BatchOutput
 from slipway.monitoring.drift import compare
-from slipway.monitoring.drift_sources import of_rows, read_reference
+from slipway.monitoring.drift_sources import of_rows
 from slipway.pipeline import delivery
 from slipway.pipeline.tensors import features
 from slipway.scoring import read_part, score, score_rows
@@ -441,13 +442,23 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_continues(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        with pytest.raises(InputError, match=r"out cannot be written \(.*\); free space"):
+        with pytest.raises(InputError, match=r"^File too large \(.*/out\); free some space"):
             run(odd_bundle, source=rows)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not {"answers", "manifests", "summary.json"} & {name.split("/")[0] for name in files(tmp_path / "out")}
     assert run(odd_bundle).answered == 2
     assert sorted(files(tmp_path / "out")) == ["answers/a.csv.parquet", "manifests/a.csv.json", "summary.json"]
+
+
+def test_an_error_of_the_disk_names_the_file_that_cannot_be_used(tmp_path: Path) -> None:
+    output = BatchOutput(str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"^Permission denied \(in/a\.csv\); give your user access"), output.writing():
+        raise PermissionError(errno.EACCES, "", "in/a.csv")
+    bucket = BatchOutput("memory://out")
+    temporary = bucket.staged("").parent
+    with pytest.raises(InputError, match=rf"^No space left on device \({temporary}"), bucket.writing():
+        raise OSError(errno.ENOSPC, "")
 
 
 def test_a_file_name_that_is_not_utf_8_is_refused(rows: Path, odd_bundle: Path, run: Score) -> None:

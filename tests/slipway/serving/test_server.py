@@ -91,7 +91,7 @@ def test_the_verb_serves_a_bundle(origin: Any, odd_bundle: Path) -> None:
     [
         (GOLDEN, lambda text: text.replace("1132", "9132"), "predictions differ from those in golden.json"),
         (GOLDEN, lambda text: text.replace('"x"', '""'), "golden.json"),
-        (REFERENCE, lambda text: text[:50], "restore the bundle"),
+        (REFERENCE, lambda text: text[:50], "reference.json is corrupt"),
         (MODEL, lambda _: None, "model.onnx is missing"),
     ],
 )

@@ -1,7 +1,6 @@
 """Fields that a bundle does not have: ignored in every protocol if `train.unknown_fields` is `ignore`, else refused."""
 
 import json
-import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -186,13 +185,6 @@ def clients(port: int, rows: list[dict[str, Any]]) -> Generator[list[LoadClient]
             )
             for path, bodies in several.items()
         ]
-
-
-def wait_for_answers_of(image: Image, load: list[LoadClient]) -> None:
-    deadline = time.monotonic() + 30
-    while any(each.last_bundle != image.bundle for each in load):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_feature_is_added_and_removed_under_load_without_a_refused_request(workplace: Path) -> None:

@@ -1,6 +1,6 @@
 """The canary analysis of the loss on requests whose truth is known. It compares the canary with the stable replicas.
 
-`slipway join` pushes the loss by bundle and day (`slipway.monitoring.push_loss`). Only days on which both bundles
+`slipway join` pushes the loss by bundle and day (`slipway.monitoring.loss_gauges`). Only days on which both bundles
 answered requests are compared, because the loss can differ between days. Without enough truths, the metric is
 inconclusive.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from slipway.artifacts import PARAMS
 from slipway.config import Decay, Drift, load_params
 from slipway.monitoring.canary_manifests.analysis import CANARY, STABLE, Metric, analysis_template, measured_once
-from slipway.monitoring.push_loss import ERROR, LOSS, ROWS
+from slipway.monitoring.loss_gauges import ERROR, LOSS, ROWS
 
 
 class LossAnalysis:

@@ -1,20 +1,14 @@
-"""Push the loss on requests whose truth is known to a Pushgateway, where the analysis of a canary reads it."""
+"""The loss on requests whose truth is known, as metrics for a Pushgateway. The analysis of a canary reads them."""
 
 import math
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from slipway.integrations.pushgateway import push
 from slipway.monitoring.live_performance import LivePerformance
 
 ROWS = "slipway_live_loss_rows"
 LOSS = "slipway_live_loss"
 ERROR = "slipway_live_loss_standard_error"
-
-
-def push_loss(address: str, experiment: str, bundles: tuple[LivePerformance, ...]) -> None:
-    """Replace the pushed loss of an experiment. Raises InputError if the Pushgateway does not accept it."""
-    push(address, experiment, loss_gauges(bundles))
 
 
 def loss_gauges(bundles: tuple[LivePerformance, ...]) -> CollectorRegistry:
