@@ -159,6 +159,15 @@ class Schema(_Plain):
         return [column.name for column in self.columns if column.type == "text"]
 
     @property
+    def unpublished(self) -> list[str]:
+        """The names of the columns whose values must not be published: texts, vectors, images and private columns."""
+        return [
+            column.name
+            for column in self.columns
+            if column.type in ("text", "vector", "image") or column.private in ("drop", "hash")
+        ]
+
+    @property
     def arrays(self) -> dict[str, ArrayColumn]:
         """The columns that have a separate input in the graph: vectors and images."""
         return {

@@ -35,6 +35,7 @@ from slipway.pipeline.published import (
     refuse_unique_values,
     with_typical_values,
 )
+from slipway.pipeline.stored_rows import refuse_stored_rows
 from slipway.pipeline.tensors import describe, features, measured, tensors
 from slipway.pipeline.threshold import decide
 from slipway.pipeline.training_rows import Positions, Rows, row_reader
@@ -73,6 +74,7 @@ def run(params: Params, model: Model) -> Parity:
         graph = export.to_onnx(fitted, schema)
         refuse_texts_in_graph(fitted, graph, training, schema, minimum)
         refuse_arrays_in_graph(graph, training, schema, minimum)
+        refuse_stored_rows(graph, training, schema, minimum)
         if params.train.check_determinism and params.train.threads == 1:
             _check_determinism(model, training, params, schema, graph)
 
