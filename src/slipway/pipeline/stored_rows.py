@@ -99,7 +99,7 @@ NODE = "node of "
 
 
 def _node_name(node: onnx.NodeProto) -> str:
-    return NODE + node.output[0]
+    return f"{NODE}{node.output[0]}"
 
 
 def _pairs(graph: onnx.ModelProto, constants: dict[str, NDArray[Any]], inputs: Tensors) -> Iterator[_Pair]:
@@ -153,7 +153,7 @@ def _computation(
 
 
 def _keys(table: NDArray[Any]) -> Iterator[bytes]:
-    """Yield a key for each row with enough distinctive numbers. Equal keys mean that rows are equal but for a factor."""
+    """Yield a key for each row with enough distinctive numbers. Rows that differ only by a factor have equal keys."""
     table = table[np.isfinite(table).all(axis=1)].astype(np.float64)
     differs = table != np.median(table, axis=1, keepdims=True)
     table = table[differs.sum(axis=1) >= DISTINCTIVE_NUMBERS]
