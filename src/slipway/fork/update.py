@@ -26,6 +26,7 @@ from slipway.integrations.git_files import (
     write_blob,
     write_index_and_files,
 )
+from slipway.integrations.storage import has_secrets
 from slipway.review.changes import STAGES, classify, pipeline_paths
 
 CHANGELOG = "CHANGELOG.md"
@@ -66,6 +67,11 @@ def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
     url = source or record.template
     if url is None:
         raise InputError("The address of the template is unknown; pass it with --from URL (needed only once).")
+    if has_secrets(url):
+        raise InputError(
+            f"The address of the template contains a secret, which {RECORD} would publish; pass --from URL without a "
+            "user and a query string, and let a credential helper of git supply the secret."
+        )
     there, here = files_of(fetch_tag(url, tag)), files_of("HEAD")
     if str(MANIFEST) not in there:
         raise InputError(f"The tag {tag!a} of {url} has no {MANIFEST}, so it is not a version to update to.")
