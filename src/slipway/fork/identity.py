@@ -5,10 +5,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
-from slipway.config import IMAGE
+from slipway.config import IMAGE, has_secret
 from slipway.errors import InputError
 from slipway.integrations import process
-from slipway.integrations.storage import has_secrets
 
 MAX_NAME = 54
 """Maximum length of a name. The name with `-staging` is a Kubernetes namespace, which has at most 63 characters."""
@@ -86,7 +85,7 @@ def check(identity: Identity) -> None:
             f"--name: {identity.name!r} cannot be a Kubernetes namespace; use at most {MAX_NAME} lowercase letters, "
             "digits and hyphens, with a letter or a digit at both ends."
         )
-    if has_secrets(identity.repository):
+    if has_secret(identity.repository):
         raise InputError(
             "--repository: the address contains a user or a password, which the manifests would publish; leave it out."
         )

@@ -26,16 +26,6 @@ def without_secrets(text: str) -> str:
     return QUERY.sub(rf"\1?{MASK}", USER.sub(f"{MASK}@", text))
 
 
-def has_secrets(address: str) -> bool:
-    """Return True if an address can contain a secret: a password, a user of HTTP, or a query string.
-
-    A user of HTTP is often a token. The user of another protocol is a name, such as `git`.
-    """
-    if address.startswith(("http://", "https://")):
-        return without_secrets(address) != address
-    return bool(QUERY.search(address) or any(":" in user for user in USER.findall(address)))
-
-
 def describe_error(error: Exception) -> str:
     """Return the type and the first line of an error, without secrets."""
     return without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:200].rstrip(".")

@@ -24,10 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from slipway import artifacts, bundle
 from slipway.artifacts import Evaluation, Verdict
-from slipway.config import Params
+from slipway.config import Params, has_secret
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
-from slipway.integrations.storage import has_secrets, without_secrets
+from slipway.integrations.storage import without_secrets
 from slipway.provenance import TAGS, Provenance
 from slipway.release.component import Image
 from slipway.release.model_card import CARD, model_card
@@ -188,7 +188,7 @@ def point(params: Params, alias: str, version: str) -> None:
 def _registry() -> Iterator[mlflow.MlflowClient]:
     """Yield a client of the MLflow registry. Raise InputError if the registry does not answer."""
     uri = tracking_uri()
-    if has_secrets(uri):
+    if has_secret(uri):
         MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     mlflow.set_tracking_uri(uri)
     try:
