@@ -142,7 +142,7 @@ def _computation(
     watched.CopyFrom(graph)
     del watched.graph.output[:]
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    session = onnx_session(watched.SerializeToString(), quiet=True) if wanted else None
+    session = onnx_session(watched.SerializeToString()) if wanted else None
 
     def compute(given: Tensors) -> dict[str, NDArray[Any]]:
         results = {} if session is None else dict(zip(wanted, session.run(wanted, given), strict=True))

@@ -74,7 +74,6 @@ def run(params: Params, model: Model) -> Parity:
         graph = export.to_onnx(fitted, schema)
         refuse_texts_in_graph(fitted, graph, training, schema, minimum)
         refuse_arrays_in_graph(graph, training, schema, minimum)
-        refuse_stored_rows(graph, training, schema, minimum)
         if params.train.check_determinism and params.train.threads == 1:
             _check_determinism(model, training, params, schema, graph)
 
@@ -83,6 +82,7 @@ def run(params: Params, model: Model) -> Parity:
         parity.write(artifacts.PARITY)
         export.require_parity(parity)
         export.check_signals(graph, schema, next(iter(training)))
+        refuse_stored_rows(graph, training, schema, minimum)
 
         if classes:
             decision = decide(lambda rows: fit(model, rows, params), training, classes, params.task, model)
