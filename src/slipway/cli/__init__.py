@@ -4,6 +4,8 @@ import errno
 import os
 import platform
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated
 
 # numpy, BLAS and PyTorch choose their code by the processor. With these variables, they use the code for AVX2 on every
@@ -69,6 +71,20 @@ def _machine_error(error: OSError) -> str:
     return f"{os.strerror(error.errno or 0)}{where}; {REMEDIES[error.errno or 0]}, and run this again."
 
 
+def _summary(error: Exception) -> str:
+    """Return the type of an unexpected error and its place, because its message can quote a value of a row.
+
+    The messages of import errors and of errors of the operating system are safe.
+    """
+    name = type(error).__name__
+    if isinstance(error, OSError | ImportError):
+        return f"{name}: {error}".splitlines()[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if {"slipway", "model"} & {*Path(frame.filename).parts[-4:-1]}]
+    last = (own or frames)[-1]
+    return f"{name} in {Path(last.filename).name}, line {last.lineno}"
+
+
 def main() -> None:
     """Run a verb. If the verb fails, print one sentence instead of a traceback, unless --debug is set."""
     try:
@@ -84,8 +100,8 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in REMEDIES:  # not a bug
             err.print(f"[red]slipway:[/] {escape(_machine_error(error))}")
             sys.exit(2)
-        summary = f"{type(error).__name__}: {error}".splitlines()[0]
         err.print(
-            f"[red]slipway:[/] unexpected {escape(summary)}; run `slipway --debug` to see where, and please report it."
+            f"[red]slipway:[/] unexpected {escape(_summary(error))}; run `slipway --debug` to see why, and please "
+            "report it."
         )
         sys.exit(2)
