@@ -604,7 +604,7 @@ def test_a_row_for_which_the_graph_fails_is_quarantined(lookup_bundle: Path, run
     )
     assert run(lookup_bundle).answered == 2
     assert quarantined(tmp_path / "out", "a.csv") == {3: "the model fails for this row (InvalidArgument)"}
-    assert answers(tmp_path / "out", "a.csv")["price"].tolist() == [11, 23]
+    assert answers(tmp_path / "out", "a.csv")["prediction"].tolist() == [11, 23]
 
 
 def test_the_message_of_an_unexpected_error_is_not_printed(
