@@ -160,6 +160,15 @@ class Schema(_Plain):
         return [column.name for column in self.columns if column.type == "text"]
 
     @property
+    def unpublished(self) -> list[str]:
+        """The names of the columns whose values must not be published: texts, vectors, images and private columns."""
+        return [
+            column.name
+            for column in self.columns
+            if column.type in ("text", "vector", "image") or column.private in ("drop", "hash")
+        ]
+
+    @property
     def arrays(self) -> dict[str, ArrayColumn]:
         """The columns that have a separate input in the graph: vectors and images."""
         return {
@@ -315,15 +324,16 @@ def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
             )
 
 
-def onnx_session(model: bytes, providers: Sequence[str] = CPU, *, quiet: bool = False) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session that runs on one thread. If `quiet`, do not log errors.
+def onnx_session(model: bytes, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
+    """Return an ONNX Runtime session that runs on one thread and logs nothing.
 
+    Its exceptions contain each error. In a log of a server, an error could quote a value of a request.
     To serve more requests, start more replicas instead of using more threads.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4 if quiet else 3
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(model, options, providers=list(providers))
 
 

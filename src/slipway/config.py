@@ -85,12 +85,26 @@ def loss_number(loss: str) -> tuple[str, float] | None:
     return (name, number) if valid and loss == f"{name}_{number:.10g}" else None
 
 
-def _has_password(address: str) -> bool:
-    return "://" in address and ":" in address.partition("://")[2].rpartition("@")[0]
+SECRET_PARAMETERS = re.compile(r"(?:^|&)[^=&]*(?:passw|pwd|secret|token|key|sig)[^=&]*=", re.IGNORECASE)
+"""Matches a parameter with a secret in the query string of an address."""
+
+
+def has_secret(address: str) -> bool:
+    """Return True if an address contains a password, a token or a signature.
+
+    Over HTTP, each user is possibly a token, and each query string possibly has a signature.
+    """
+    scheme, _, rest = address.partition("://")
+    if not rest:
+        return False
+    user, query = rest.rpartition("@")[0], rest.partition("?")[2]
+    if scheme in ("http", "https"):
+        return bool(user or query)
+    return ":" in user or bool(SECRET_PARAMETERS.search(query))
 
 
 def _without_password(address: str) -> str:
-    if _has_password(address):
+    if has_secret(address):
         raise ValueError("the address contains a password; put the credentials into the environment")
     return address
 
@@ -362,7 +376,7 @@ class Ingest(Section):
     @field_validator("source")
     @classmethod
     def _no_password(cls, source: str) -> str:
-        if _has_password(source):
+        if has_secret(source):
             raise ValueError("the address contains a password; put it into the variable SLIPWAY_SOURCE_PASSWORD")
         return source
 
@@ -392,7 +406,7 @@ class Ingest(Section):
 
 def label_problem(address: str, query: str | None, is_delta: bool) -> str | None:
     """Return a sentence about what is wrong with the settings of a label source, or None if the settings are valid."""
-    if _has_password(address):
+    if has_secret(address):
         return "the address of the labels contains a password; put the credentials into the environment"
     if query and is_delta:
         return "labels come either from a query or from a Delta Lake table"

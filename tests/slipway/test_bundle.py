@@ -4,15 +4,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
+import onnx
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from slipway.bundle import TRAINING_ROWS, Bundle, Schema, contained, folder_hash
+from slipway.bundle import TRAINING_ROWS, Bundle, Column, Schema, contained, folder_hash, onnx_session
 from slipway.errors import InputError
+from slipway.pipeline.export import check_parity
 from tests.slipway.conftest import ROOT
 
 NAMES = st.text("abcXYZ019._- é", min_size=1, max_size=8).filter(lambda name: name.strip(". ") == name)
@@ -89,3 +96,34 @@ def test_onnx_runtime_writes_no_device_id(tmp_path: Path) -> None:
     assert found["here"] == []
     if sys.platform == "linux":
         assert found["alone"], "ONNX Runtime writes no device id any more, so slipway/__init__.py need not disable it"
+
+
+def _lookup() -> bytes:
+    """Return a graph that looks up the number of a row in a table with two rows."""
+    nodes = [
+        helper.make_node("Cast", ["numbers"], ["places"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "places"], ["prediction"]),
+    ]
+    inputs = [helper.make_tensor_value_info("numbers", TensorProto.FLOAT, [None, 1])]
+    outputs = [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(
+        nodes, "g", inputs, outputs, [helper.make_tensor("table", TensorProto.FLOAT, [2], [1, 2])]
+    )
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString()
+
+
+def test_an_error_of_onnxruntime_is_raised_but_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InvalidArgument, match="4711"):
+        onnx_session(_lookup()).run(None, {"numbers": np.array([[4711]], np.float32)})
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("private", "quoted"), [("no", True), ("drop", False)])
+def test_an_error_of_the_graph_quotes_only_public_values(private: Literal["no", "drop"], quoted: bool) -> None:
+    column = Column(name="income", type="number", required=True, private=private)
+    schema = Schema(kind="regression", key=("id",), target="price", classes=None, columns=(column,))
+    frame = pd.DataFrame({"income": np.array([4711], np.float32)})
+    fitted = SimpleNamespace(predict=lambda rows: np.zeros(len(rows)))
+    with pytest.raises(InputError, match=r"onnxruntime cannot run the exported graph \(.*Gather node") as error:
+        check_parity(fitted, onnx.load_model_from_string(_lookup()), [frame], schema, 1e-3)
+    assert ("4711" in str(error.value)) is quoted

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slipway.config import FORMS, Params, load_params, replace_settings
+from slipway.config import FORMS, Params, has_secret, load_params, replace_settings
 from slipway.errors import InputError
 from tests.slipway.conftest import ROOT
 
@@ -253,3 +253,25 @@ def test_each_pattern_is_explained() -> None:
     schema = json.dumps(Params.model_json_schema())
     patterns = {json.loads(each) for each in re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', schema)}
     assert patterns == {*FORMS}
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://ada:hunter2@example.com/a", True),
+        ("https://hunter2@example.com/a", True),
+        ("https://example.com/a?sv=1&sig=hunter2", True),
+        ("postgresql://ada:hunter2@db/sales", True),
+        ("postgresql://db/sales?user=ada&password=hunter2", True),
+        ("abfs://data@account/a?sas_token=hunter2", True),
+        ("ssh://git@example.com:22/a", False),
+        ("git@example.com:a/b", False),
+        ("postgresql+psycopg://ada@db/sales?sslmode=require", False),
+        ("abfs://data@account.dfs.core.windows.net/a", False),
+        ("s3://deliveries/a:b", False),
+        ("sqlite:///mlflow.db", False),
+        ("", False),
+    ],
+)
+def test_addresses_with_secrets_are_recognised(address: str, expected: bool) -> None:
+    assert has_secret(address) is expected

@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated
 
 # numpy, BLAS and PyTorch choose their code by the processor. With these variables, they use the code for AVX2 on every
@@ -52,6 +54,20 @@ def options(
     context.obj = enter_repository(context.invoked_subcommand)
 
 
+def _summary(error: Exception) -> str:
+    """Return the type of an unexpected error and its place, because its message can quote a value of a row.
+
+    The messages of import errors and of errors of the operating system are safe.
+    """
+    name = type(error).__name__
+    if isinstance(error, OSError | ImportError):
+        return f"{name}: {error}".splitlines()[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if {"slipway", "model"} & {*Path(frame.filename).parts[-4:-1]}]
+    last = (own or frames)[-1]
+    return f"{name} in {Path(last.filename).name}, line {last.lineno}"
+
+
 def main() -> None:
     """Run a verb. If the verb fails, print one sentence instead of a traceback, unless --debug is set."""
     try:
@@ -65,8 +81,8 @@ def main() -> None:
     except Exception as error:  # a bug exits with 2, because 1 means that a check failed
         if "--debug" in sys.argv:
             raise
-        summary = f"{type(error).__name__}: {error}".splitlines()[0]
         err.print(
-            f"[red]slipway:[/] unexpected {escape(summary)}; run `slipway --debug` to see where, and please report it."
+            f"[red]slipway:[/] unexpected {escape(_summary(error))}; run `slipway --debug` to see why, and please "
+            "report it."
         )
         sys.exit(2)

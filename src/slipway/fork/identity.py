@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
-from slipway.config import IMAGE
+from slipway.config import IMAGE, has_secret
 from slipway.errors import InputError
 from slipway.integrations import process
 
@@ -84,6 +84,10 @@ def check(identity: Identity) -> None:
         raise InputError(
             f"--name: {identity.name!r} cannot be a Kubernetes namespace; use at most {MAX_NAME} lowercase letters, "
             "digits and hyphens, with a letter or a digit at both ends."
+        )
+    if has_secret(identity.repository):
+        raise InputError(
+            "--repository: the address contains a user or a password, which the manifests would publish; leave it out."
         )
     if not re.fullmatch(r"(?:https|ssh)://[^\s/?#]+/[^\s?#]+/[^\s/?#]+", identity.repository):
         raise InputError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway import artifacts
+from slipway.config import has_secret
 from slipway.errors import CheckFailed, InputError
 from slipway.fork.manifest import MANIFEST, read_manifest
 from slipway.fork.record import RECORD, Record
@@ -66,6 +67,11 @@ def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
     url = source or record.template
     if url is None:
         raise InputError("The address of the template is unknown; pass it with --from URL (needed only once).")
+    if has_secret(url):
+        raise InputError(
+            f"The address of the template contains a secret, which {RECORD} would publish; pass --from URL without a "
+            "user and a query string, and let a credential helper of git supply the secret."
+        )
     there, here = files_of(fetch_tag(url, tag)), files_of("HEAD")
     if str(MANIFEST) not in there:
         raise InputError(f"The tag {tag!a} of {url} has no {MANIFEST}, so it is not a version to update to.")

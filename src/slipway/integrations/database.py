@@ -140,8 +140,15 @@ class Database:
             ) from None
 
     def describe(self, error: Exception) -> str:
-        """Return the database driver's error in one line, without the password."""
+        """Return the database driver's error in one line, without the password.
+
+        If a value of a row cannot be converted, the driver's words quote this value, so they are replaced.
+        """
+        from sqlalchemy.exc import DataError
+
         cause = getattr(error, "orig", None) or error
+        if isinstance(error, DataError):
+            return f"{type(cause).__name__}: the query cannot convert a value of a row"
         words = " ".join(f"{type(cause).__name__}: {cause}".split())
         for secret in self._secrets():
             words = words.replace(secret, "***")
@@ -212,8 +219,11 @@ class RowFile:
                 table = pq.read_table(part)
                 try:
                     writer.write_table(table.cast(schema))
-                except pa.ArrowInvalid as error:
-                    raise InputError(f"The rows of {address} cannot be written ({error}); correct the query.") from None
+                except pa.ArrowInvalid:  # the message quotes a value
+                    raise InputError(
+                        f"The rows of {address} cannot be written, because a value does not fit the type of its "
+                        "column; cast the column to one type in the query."
+                    ) from None
                 rows += len(table)
                 part.unlink()
         return rows

@@ -1,7 +1,8 @@
 """Run other programs: git, DVC, kubectl, CML.
 
 Pass a token to a program only with `isolated_environment`, a time limit and `secrets`. With these three arguments, the
-program does not read this machine's configuration and cannot hang, and messages cannot show the token.
+program does not read this machine's configuration and cannot hang, and messages cannot show the token. Passwords and
+query strings in addresses are masked in any case.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slipway.errors import InputError
+from slipway.integrations.storage import MASK, without_secrets
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 ISOLATED_VARIABLES = (
@@ -34,7 +36,7 @@ class ProcessFailed(InputError):
     """Error of a failed program. `message` is its error on one line. `output` is everything that it printed."""
 
     def __init__(self, command: Sequence[str], message: str, output: str = "") -> None:
-        super().__init__(f"`{' '.join(command)}` failed: {message}")
+        super().__init__(f"`{without_secrets(' '.join(command))}` failed: {message}")
         self.message = message
         self.output = output
 
@@ -120,15 +122,15 @@ def _resolve(command: tuple[str, ...]) -> list[str]:
 def _echo(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
     printed = []
     for line in process.stdout or ():
-        print(line.decode(errors="replace"), end="", flush=True)
+        print(without_secrets(line.decode(errors="replace")), end="", flush=True)
         printed.append(line)
     return b"".join(printed), b""
 
 
 def _masked(text: str, secrets: Sequence[str]) -> str:
     for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    return text
+        text = text.replace(secret, MASK)
+    return without_secrets(text)
 
 
 def _message(text: str) -> str:

@@ -525,7 +525,7 @@ def _require_loadable(step: onnx.ModelProto, name: str) -> None:
     if step.functions:
         raise NotConvertible(f"{name}, which skl2onnx exports with functions of its own")
     try:
-        onnx_session(step.SerializeToString(), quiet=True)
+        onnx_session(step.SerializeToString())
     except Exception as error:  # onnxruntime has no common class for its errors
         raise NotConvertible(f"{name} with these options, for which skl2onnx writes an invalid graph") from error
 

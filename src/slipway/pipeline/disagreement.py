@@ -127,8 +127,7 @@ def _variants(
     original: pd.DataFrame, frame: pd.DataFrame, schema: Schema, known: Mapping[str, set[str]]
 ) -> Iterator[_Variant]:
     """Yield copies of a row, each with one changed value. Some of the new values come from the rows in `frame`."""
-    private = (column.name for column in schema.columns if column.private in ("drop", "hash"))
-    hidden = {*schema.texts, *private}
+    hidden = schema.unpublished
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]
         if np.isnan(value):

@@ -139,17 +139,20 @@ def check_signals(model: onnx.ModelProto, schema: Schema, rows: pd.DataFrame) ->
 def _runner(model: onnx.ModelProto, schema: Schema, output: str = OUTPUT) -> Callable[[pd.DataFrame], NDArray[Any]]:
     """Return a function that computes one output of a graph. It raises InputError if onnxruntime cannot run the graph.
 
-    onnxruntime does not log its errors, because the message of InputError contains them.
+    The message contains the error of onnxruntime, but no details that possibly quote a value of an unpublished column.
     """
 
     def failed(error: Exception) -> InputError:
+        words = str(error).splitlines()[0]
+        if schema.unpublished:
+            words = words.partition(" Status Message:")[0]
         return InputError(
-            f"src/model/train.py: onnxruntime cannot run the exported graph ({str(error).splitlines()[0]}); use steps "
+            f"src/model/train.py: onnxruntime cannot run the exported graph ({words}); use steps "
             "that docs/export.md lists, or correct the method `to_onnx` of the fitted model."
         )
 
     try:
-        session = onnx_session(model.SerializeToString(), quiet=True)
+        session = onnx_session(model.SerializeToString())
     except Exception as error:  # onnxruntime has no common class for its errors
         raise failed(error) from error
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slipway.artifacts import listed
 from slipway.config import Validate
-from slipway.contract import KeyModel, Model
+from slipway.contract import KeyModel, Model, hides_values
 from slipway.delivery_names import KEY_LIST
 from slipway.errors import InputError
 from slipway.pipeline.delivery import Chunk
@@ -123,6 +123,7 @@ def _causes_of_refusal(chunk: Chunk, model: Model, unknown: Sequence[str], missi
             yield f"is separated by {words} instead of commas; deliver it with commas"
     later = (next(csv.reader([line]), []) for line in lines[1:5])
     if any(set(expected) <= {*fields} for fields in later):
-        yield f"has the line {first[:40]!r} above its header; remove that line"
+        quoted = "a line" if hides_values(model) else f"the line {first[:40]!r}"
+        yield f"has {quoted} above its header; remove that line"
     if unknown == [""] and not missing:
         yield "has a column without a name, as pandas writes its index; write it with `index=False`"

@@ -35,6 +35,7 @@ from slipway.pipeline.published import (
     refuse_unique_values,
     with_typical_values,
 )
+from slipway.pipeline.stored_rows import refuse_stored_rows
 from slipway.pipeline.tensors import describe, features, measured, tensors
 from slipway.pipeline.threshold import decide
 from slipway.pipeline.training_rows import Positions, Rows, row_reader
@@ -81,6 +82,7 @@ def run(params: Params, model: Model) -> Parity:
         parity.write(artifacts.PARITY)
         export.require_parity(parity)
         export.check_signals(graph, schema, next(iter(training)))
+        refuse_stored_rows(graph, training, schema, minimum)
 
         if classes:
             decision = decide(lambda rows: fit(model, rows, params), training, classes, params.task, model)

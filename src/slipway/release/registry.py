@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from mlflow.entities import Metric, Param, Run, RunStatus
-from mlflow.environment_variables import MLFLOW_TRACKING_URI
+from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT, MLFLOW_TRACKING_URI
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from slipway import artifacts, bundle
 from slipway.artifacts import Evaluation, Verdict
-from slipway.config import Params
+from slipway.config import Params, has_secret
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 from slipway.integrations.storage import without_secrets
@@ -188,6 +188,8 @@ def point(params: Params, alias: str, version: str) -> None:
 def _registry() -> Iterator[mlflow.MlflowClient]:
     """Yield a client of the MLflow registry. Raise InputError if the registry does not answer."""
     uri = tracking_uri()
+    if has_secret(uri):
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     mlflow.set_tracking_uri(uri)
     try:
         with _alone(uri):

@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from slipway.errors import SlipwayError, disk_errors
@@ -35,6 +36,10 @@ def main() -> None:
     except SlipwayError as error:
         print(f"slipway: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except Exception as error:  # the message of an unexpected error can quote a value of a row
+        where = "".join(traceback.format_tb(error.__traceback__))
+        print(f"{where}slipway: unexpected {type(error).__name__}; please report it.", file=sys.stderr)
+        sys.exit(2)
 
 
 def _print(what: str, text: str) -> None:

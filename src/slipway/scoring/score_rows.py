@@ -42,7 +42,7 @@ def _score_chunk(model: ServedModel, block: Block, rows: range) -> Scored:
     columns = block.columns(rows)
     try:
         return Scored(np.array(rows), model.predict(model.records.from_columns(columns)), {})
-    except (msgspec.ValidationError, Problem):
+    except Exception:  # a row is invalid, or the model graph fails for a row
         return _score_one_by_one(model, columns, rows)
 
 
@@ -64,9 +64,12 @@ def _score_one_by_one(model: ServedModel, columns: dict[str, list[Any]], rows: r
     while records:
         try:
             return Scored(np.array(valid), model.predict(_tensors(model, records)), invalid)
-        except Problem:
-            for index in _without_prediction(model, records):
-                invalid[valid.pop(index)] = "the prediction is not a finite number"
+        except Exception:
+            reasons = {i: why for i, record in enumerate(records) if (why := _why_no_prediction(model, record))}
+            if not reasons:
+                raise
+            for index in sorted(reasons, reverse=True):
+                invalid[valid.pop(index)] = reasons[index]
                 del records[index]
     width = len(model.schema.outputs)
     return Scored(np.empty(0, np.int64), np.empty((0, width), np.float32), invalid)
@@ -91,8 +94,10 @@ def _tensors(model: ServedModel, records: Sequence[msgspec.Struct]) -> Tensors:
     return model.records.from_records(records)[0]
 
 
-def _without_prediction(model: ServedModel, records: Sequence[msgspec.Struct]) -> list[int]:
-    """Return the indices of the records whose prediction is not finite, in descending order."""
-    predictions = model.run(_tensors(model, records))[:, : len(model.schema.outputs)]
-    finite = np.isfinite(predictions).all(axis=1)
-    return [int(index) for index in np.flatnonzero(~finite)[::-1]]
+def _why_no_prediction(model: ServedModel, record: msgspec.Struct) -> str:
+    """Return why a valid row has no prediction, or "" if it has one."""
+    try:
+        predictions = model.run(_tensors(model, [record]))[:, : len(model.schema.outputs)]
+    except Exception as error:  # the message can quote a value of the row
+        return f"the model fails for this row ({type(error).__name__})"
+    return "" if np.isfinite(predictions).all() else "the prediction is not a finite number"

@@ -91,7 +91,7 @@ def _values(content: bytes, datatype: Any, column: Column | None, most: int, at:
     if datatype == "BOOL" and content.strip(b"\0\1"):
         raise Problem(422, f"{at}: a BOOL is a byte that is 0 or 1; correct it.")
     numbers = np.frombuffer(content, format_)
-    if format_[1] == "f" and np.isinf(numbers).any():
+    if numbers.dtype.kind == "f" and np.isinf(numbers).any():
         raise Problem(422, f"{at}: a number is infinite; send finite numbers.")
     values: list[Any] = numbers.tolist()  # msgspec writes NaN as null
     return values

@@ -31,6 +31,8 @@ MAX_VALUES = 2**24
 
 Without this limit, a small file could decode to a huge image.
 """
+MAX_UNKNOWN = 1_000
+"""Maximum number of unknown fields in a record whose faults are listed one by one."""
 
 T = TypeVar("T")
 Locate = Callable[..., str]
@@ -160,6 +162,7 @@ class Records:
             )
         faults: dict[Fault, None] = {}  # if a table lacks a column, each row has the same fault
         for i, row in enumerate(rows):
+            self._refuse_many_fields(row, locate(i))
             try:
                 self.model.model_validate(row)
             except ValidationError as error:
@@ -176,6 +179,13 @@ class Records:
             return self.from_records(msgspec.convert(rows, self.many))[0]
         except msgspec.ValidationError as error:
             raise Problem(422, f"{error}.") from None
+
+    def _refuse_many_fields(self, row: Any, place: str) -> None:
+        """Raise Problem if a row has very many unknown fields. pydantic would create an error for each of them."""
+        if isinstance(row, dict) and len(row) > self._count + MAX_UNKNOWN and not self.ignores_unknown_fields:
+            raise Problem(
+                422, f"{place}: the record has {len(row):,} fields, but the model reads {self._count}; send only these."
+            )
 
     def _divide(self, tensors: Sequence[Any]) -> None:
         """Split the data of each vector tensor into rows. Raises Unfit if the data does not fit the shape."""

@@ -250,6 +250,10 @@ def test_an_interrupted_run_does_not_continue_with_another_name(fork: Repository
         (["--production-host", "w" * 64 + ".com"], "is not a host name"),
         (["--production-host", "wine-staging.example.com"], "is the host of production; choose another one"),
         (["--repository", ""], "The remote `origin` has no web address, so the agents cannot follow it"),
+        (
+            ["--repository", "https://ada:hunter2@example.com/acme/wine"],
+            "--repository: the address contains a user",
+        ),
         (["--repository", "acme/wine"], "--repository: 'acme/wine' is not the address of a repository"),
     ],
 )

@@ -195,6 +195,12 @@ def test_an_interrupted_update_is_undone_by_git(
         (["v9"], "The address of the template is unknown; pass it with --from URL"),
         (["v9", "--from", "{template}"], "The tag 'v9' of"),
         (["v0.3.0", "--from", "nowhere"], "cannot be fetched"),
+        (["v0.3.0", "--from", "https://hunter2@127.0.0.1:9/a/b"], "address of the template contains a secret"),
+        (
+            ["v0.3.0", "--from", "https://127.0.0.1:9/a/b?token=hunter2"],
+            "address of the template contains a secret",
+        ),
+        (["v0.3.0", "--from", "ssh://ada:hunter2@127.0.0.1:9/a/b"], "address of the template contains a secret"),
         (["--from", "{template}", "--", "--upload-pack=touch hacked"], "cannot be fetched"),
         (["v0.3.0", "--from", "--upload-pack=touch hacked"], "cannot be fetched"),
     ],
@@ -204,6 +210,7 @@ def test_a_tag_that_cannot_be_fetched_is_an_error_of_one_sentence(
 ) -> None:
     refused = slipway("update", *(each.format(template=template.path) for each in arguments))
     assert (refused.code, words in refused.err, refused.err.count("\n")) == (2, True, 1), refused.err
+    assert "hunter2" not in refused.err
     assert fork.must("git", "status", "--porcelain") == ""
 
 

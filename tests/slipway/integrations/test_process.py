@@ -58,6 +58,17 @@ def test_secrets_are_masked() -> None:
     assert "hunter2" not in failed.value.output
 
 
+ADDRESS = "https://ada:hunter2@example.com/path?signature=hunter2"
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_secrets_in_addresses_are_masked(capfd: pytest.CaptureFixture[str], echo: bool) -> None:
+    with pytest.raises(ProcessFailed) as failed:
+        run(sys.executable, "-c", "import sys; print(sys.argv[1]); sys.exit(sys.argv[1])", ADDRESS, echo=echo)
+    assert failed.value.message == "https://***@example.com/path?***"
+    assert "hunter2" not in "".join([str(failed.value), failed.value.output, *capfd.readouterr()])
+
+
 def test_a_missing_program_is_an_error() -> None:
     with pytest.raises(InputError, match=r"^The program no-such-program is not on the PATH; install it\.$"):
         run("no-such-program")

@@ -22,8 +22,9 @@ from slipway.bundle import folder_hash
 from slipway.config import Ingest, load_params
 from slipway.errors import InputError
 from slipway.integrations import process
+from slipway.integrations.database import RowFile
 from slipway.integrations.delta_source import DeltaSource
-from slipway.integrations.query_source import QuerySource
+from slipway.integrations.query_source import WORDS, QuerySource
 from slipway.monitoring.taken_rows import TakenRows
 from tests.slipway import postgres
 from tests.slipway.conftest import ROOT, Result, edit
@@ -385,6 +386,10 @@ MISTAKES = {
         {"query": "select *, '{}'::jsonb as extra from events"},
         "the column extra of `ingest.query` has",
     ),
+    "a value": (
+        {"query": "select *, ('hunter2 ' || id)::int as extra from events"},
+        "InvalidTextRepresentation: the query cannot convert a value of a row\\)",
+    ),
     "no rows": ({"query": "select * from events where false"}, "returns no rows with changed"),
     "another server": ({"source": "postgresql+psycopg://127.0.0.1:1/sales"}, "Connection refused|connection failed"),
     "another database": ({"source": None}, 'database "nothing" does not exist'),
@@ -405,7 +410,7 @@ def test_a_mistake_fails_with_one_sentence_without_the_password(events: Postgres
         settings = {"source": events.address.replace("/sales", "/nothing")}
     with pytest.raises(InputError, match=words) as error:
         source(events, **{"watermark": "changed", **settings}).listing()
-    assert SECRET not in str(error.value)
+    assert not any(secret in str(error.value) for secret in (SECRET, "hunter2"))
     assert "\n" not in str(error.value)
     assert str(error.value).count(". ") <= 1
     assert [path.name for path in Path("data").iterdir()] == ["a.csv"]
@@ -488,3 +493,12 @@ def test_a_missing_file_of_sqlite_is_an_error_and_is_not_created(work: Path) -> 
     with pytest.raises(InputError, match=r"params.yaml: `ingest.source` is .*, but there is no file .*missing\.db"):
         QuerySource(settings, ("id",), TakenRows(), {}).listing()
     assert not (work / "missing.db").exists()
+
+
+def test_a_value_that_does_not_fit_its_column_is_not_quoted(tmp_path: Path) -> None:
+    rows = RowFile(tmp_path, WORDS)
+    rows.add(pa.table({"number": [2**53 + 1]}))
+    rows.add(pa.table({"number": [0.5]}))
+    with pytest.raises(InputError, match="because a value does not fit the type of its column") as error:
+        rows.write(tmp_path / "rows.parquet", "postgresql://db/sales")
+    assert str(2**53 + 1) not in str(error.value)

@@ -513,3 +513,9 @@ def test_a_check_that_fails_on_a_value_is_reported_without_the_value(tmp_path: P
     with pytest.raises(InputError, match="'city is odd' does not work on the data; correct") as error:
         list(check_deliveries(tmp_path, model(SCHEMA=schema), Validate(max_invalid_share=0.1), TODAY))
     assert "hunter2" not in str(error.value)
+
+
+def test_a_line_above_the_header_is_not_quoted_if_it_can_have_a_text(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("7,my password is hunter2,1\nid,city,size,price\n1,Rome,2,3\n")
+    with pytest.raises(InputError, match="has a line above its header"):
+        list(check_deliveries(tmp_path, model(TEXT), Validate(max_invalid_share=0.5), TODAY))

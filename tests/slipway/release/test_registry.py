@@ -1,10 +1,13 @@
 """`slipway record` writes one run per judged bundle to a real MLflow registry."""
 
+import json
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
@@ -168,6 +171,40 @@ def test_a_password_in_the_address_of_the_registry_is_not_printed(
     result = slipway("record")
     assert (result.code, "check MLFLOW_TRACKING_URI" in result.err) == (2, True), result.err
     assert "hunter22" not in result.out + result.err
+
+
+class _Tracking(BaseHTTPRequestHandler):
+    """A tracking server that answers each request with the same experiment and run."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        info = {"run_id": "1", "experiment_id": "1", "artifact_uri": "file:///", "run_name": "n", "status": "RUNNING"}
+        run = {"info": info, "data": {}}
+        content = json.dumps({"experiment": {"experiment_id": "1", "name": "x"}, "run": run, "run_info": info}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("user", "printed"), [("", True), ("ada:hunter22@", False)])
+def test_mlflow_prints_an_address_only_without_a_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], user: str, printed: bool
+) -> None:
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Tracking) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{user}127.0.0.1:{server.server_port}")
+        with registry._registry() as client:
+            client.set_terminated(client.create_run("1").info.run_id)
+        server.shutdown()
+    printed_text = capsys.readouterr().out
+    assert ("View run" in printed_text, "hunter22" in printed_text) == (printed, False)
 
 
 def test_record_creates_the_folder_of_its_database(judged: Path, slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,19 +6,22 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pandas as pd
 import pyarrow as arrow
 import pyarrow.parquet as pq
 import pytest
 
 from slipway import config
-from slipway.bundle import load_bundle, read_reference
+from slipway.bundle import MODEL, load_bundle, read_reference
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.batch_storage import BatchInput, BatchOutput
 from slipway.monitoring.drift import compare
@@ -26,6 +29,7 @@ from slipway.monitoring.drift_sources import of_rows
 from slipway.pipeline import delivery
 from slipway.pipeline.tensors import features
 from slipway.scoring import read_part, score, score_rows
+from slipway.scoring.__main__ import main
 from tests.slipway import outside
 from tests.slipway.conftest import ROOT, Repository, Result
 from tests.slipway.scoring.conftest import Score, answers, files, quarantined
@@ -581,3 +585,51 @@ def test_random_numbers_are_read_like_python_reads_them() -> None:
     odd_texts = ["+1", "1.", ".5", "1e5", None, "nan", "inf", "1e999", " 1", "1_0", "0x1", "-"]
     expected = [1.0, 1.0, 0.5, 1e5, None, "nan", "inf", float("inf"), " 1", "1_0", "0x1", "-"]
     assert read_part._numbers(pa.array(odd_texts)) == expected
+
+
+@pytest.fixture
+def lookup_bundle(tmp_path: Path) -> Path:
+    """Write the bundle of `odd`, whose graph now also looks up each number in a table with 20,000 rows."""
+    folder = tmp_path / "lookup"
+    folder.mkdir()
+    odd.write_bundle(folder)
+    model = onnx.load(folder / MODEL)
+    model.graph.node[-1].output[0] = "before"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(20_000, np.float32), "table"))
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Cast", ["known"], ["places"], to=onnx.TensorProto.INT64),
+            onnx.helper.make_node("Gather", ["table", "places"], ["found"]),
+            onnx.helper.make_node("ReduceMax", ["found"], ["most"], axes=[1], keepdims=1),
+            onnx.helper.make_node("Add", ["before", "most"], ["prediction"]),
+        ]
+    )
+    onnx.save(model, folder / MODEL)
+    return folder
+
+
+def test_a_row_for_which_the_graph_fails_is_quarantined(lookup_bundle: Path, run: Score, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pd.DataFrame({odd.AREA: [1.0, 2.0, 3.0], "note": "x", "rooms": [1, 4_711_000, 2]}).to_csv(
+        tmp_path / "in/a.csv", index=False
+    )
+    assert run(lookup_bundle).answered == 2
+    assert quarantined(tmp_path / "out", "a.csv") == {3: "the model fails for this row (InvalidArgument)"}
+    assert answers(tmp_path / "out", "a.csv")["prediction"].tolist() == [11, 23]
+
+
+def test_the_message_of_an_unexpected_error_is_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError(f"my password is hunter{1 + 1}")
+
+    monkeypatch.setattr(score, "run", fail)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["slipway.scoring", "bundle", "in", "out"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    printed = capsys.readouterr().err
+    assert "test_score.py" in printed
+    assert "slipway: unexpected ValueError; please report it." in printed
+    assert "hunter2" not in printed

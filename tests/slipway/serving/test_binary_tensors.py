@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slipway.bundle import Column, Schema
 from slipway.serving.binary_tensors import FORMATS, as_json
 from slipway.serving.problems import Problem
 from slipway.serving.protocols import Infer, Predict
+from slipway.serving.records import Records
 from slipway.serving.served_model import ServedModel
 from tests.slipway.serving import arrays
 from tests.slipway.serving.arrays import LENGTH, PIXELS, encoded, expected
@@ -84,6 +87,14 @@ def test_numbers_of_every_datatype_are_read(odd_model: ServedModel, kind: str) -
     ]
 
 
+def test_truth_values_are_read() -> None:
+    column = Column(name="garage", type="number", boolean=True, required=True)
+    schema = Schema(kind="regression", key=("garage",), target="price", classes=None, columns=(column,))
+    protocol = Infer(SimpleNamespace(schema=schema, records=Records(schema, 5)))  # type: ignore[arg-type]
+    tensors, _ = protocol.read(as_json(*message([("garage", "BOOL", [2, 1], b"\1\0")]), protocol))
+    assert tensors["numbers"].tolist() == [[1], [0]]
+
+
 def test_a_request_may_mix_json_and_binary_tensors(model: ServedModel) -> None:
     body, length = message(array_tensors(1))
     start = int(length)
@@ -117,6 +128,7 @@ HOSTILE: list[tuple[list[Tensor], int, str]] = [
     (replaced(0, data=bytes(4 * LENGTH * 6)), 422, "at most 80"),
     (replaced(1, data=bytes(4 * 6)), 422, "at most 20"),
     (replaced(1, kind="BOOL", data=b"\2\0"), 422, "a BOOL is a byte that is 0 or 1"),
+    (replaced(1, kind="BOOL", data=b"\1\0"), 422, "the datatype of size is FP32"),
     (replaced(1, kind="BF16"), 422, "needs one of the datatypes BYTES, BOOL"),
     (replaced(1, kind=["FP32"]), 422, "needs one of the datatypes"),
     (replaced(1, kind="BYTES", data=texts(b"1", b"2")), 422, "datatype"),

@@ -24,6 +24,7 @@ from slipway.pipeline import split as split_stage
 from slipway.pipeline import train, validate
 from slipway.provenance import LABELS
 from slipway.release.load_client import LoadClient
+from slipway.serving.problems import Problem
 from slipway.serving.protocols import Infer, Invocations, Predict
 from slipway.serving.records import Records
 from slipway.serving.served_model import ServedModel
@@ -33,6 +34,15 @@ from tests.slipway.serving.odd import AREA, ROW, SCHEMA_OF_IT, expected
 from tests.slipway.serving.test_protocols import FULL, WAYS, columns, invoke, refused, split, tensors
 
 UNKNOWN: list[Any] = ["new", '":', 1, 10**30, 1e308, True, None, [], [[1]], {}, {"a": {"b": [None]}}]
+
+
+def test_very_many_unknown_fields_are_one_fault(odd_model: ServedModel, lenient_model: ServedModel) -> None:
+    row = ROW | {f"field {number}": number for number in range(2_000)}
+    for protocol, body, place in ((Predict, row, "#"), (Invocations, {"instances": [ROW, row]}, "#/instances/1")):
+        content = json.dumps(body).encode()
+        with pytest.raises(Problem, match=f"^{place}: the record has 2,005 fields, but the model reads 5; send only"):
+            protocol(odd_model)(content)
+        protocol(lenient_model)(content)
 
 
 @pytest.mark.parametrize("way", WAYS)
