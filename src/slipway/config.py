@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -99,6 +100,11 @@ Address = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
 """The address of a folder or a bucket. An address with a password is invalid, because params.yaml is in git."""
 
 
+def _label(value: Any) -> Any:
+    """Return a number or a boolean as the text that names its class."""
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
 class Section(BaseModel):
     """A section of params.yaml. Unknown keys are errors."""
 
@@ -117,6 +123,8 @@ class Task(Section):
     row_noun: Annotated[str, Field(max_length=50)] = "rows"
     cost: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
     """`cost[true][answer]` is the cost of an answer for a true class. The default cost of a correct answer is 0."""
+    positive: Annotated[str, BeforeValidator(_label)] | None = None
+    """The positive class of two classes, for metrics and rates. None means the second class in sorted order."""
     weight: Annotated[str, Field(min_length=1)] | None = None
     """The column with the weight of each row in the loss and in all metrics. None means equal weights for all rows."""
 
@@ -153,6 +161,29 @@ class Task(Section):
                         f"params.yaml: `task.cost.{true}` lacks the cost of the answer {answer!r}; add it."
                     )
         return tuple(tuple(known[true].get(answer, 0.0) for answer in classes) for true in classes)
+
+    def positive_index(self, classes: Sequence[str]) -> int:
+        """Return the index of the positive class of two classes. Raises InputError if `positive` is not one of them."""
+        if self.positive is None:
+            return 1
+        if self.positive not in classes:
+            raise InputError(
+                f"params.yaml: `task.positive` is {self.positive!r}, which is not a class; "
+                f"the classes are {', '.join(classes)}."
+            )
+        if len(classes) > 2:
+            raise InputError(
+                f"params.yaml: `task.positive` is {self.positive!r}, but of {len(classes)} classes none is positive, "
+                "and metrics are means over the classes; remove the key."
+            )
+        return classes.index(self.positive)
+
+    @field_validator("positive")
+    @classmethod
+    def _is_a_class(cls, positive: str | None, others: ValidationInfo) -> str | None:
+        if positive is not None and others.data.get("kind") == "regression":
+            raise ValueError("a regression has no classes, so it has no positive class")
+        return positive
 
     @field_validator("cost")
     @classmethod
@@ -266,9 +297,9 @@ class Floor(Section):
 
 
 Rate = Literal["positive_rate", "true_positive_rate", "false_positive_rate"]
-"""The share of rows for which the model predicts the second class. `positive_rate` is a share of all rows.
-`true_positive_rate` is a share of the rows whose true class is the second class. `false_positive_rate` is a share of
-the rows whose true class is the first class.
+"""The share of rows for which the model predicts the positive class. `positive_rate` is a share of all rows.
+`true_positive_rate` is a share of the rows whose true class is the positive class. `false_positive_rate` is a share of
+the rows whose true class is the other class.
 """
 
 

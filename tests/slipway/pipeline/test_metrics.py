@@ -240,3 +240,16 @@ def test_recall_at_a_precision_agrees_with_the_curve_of_scikit_learn(precision: 
     assert summarise("classification", truth, probabilities, wanted=[name])[name] == pytest.approx(expected)
     assert name not in summarise("classification", truth, probabilities)
     assert recall_at_precision(np.zeros(500), probabilities, precision) == 0
+
+
+def test_metrics_of_the_first_class_are_those_of_the_second_with_the_classes_swapped() -> None:
+    truth, probabilities = ranked(500)
+    wanted = ["recall_at_precision_0.8"]
+    first = summarise("classification", truth, probabilities, wanted=wanted, positive=0)
+    swapped = summarise("classification", 1 - truth, probabilities[:, ::-1], wanted=wanted)
+    for name in ("average_precision", *wanted, "calibration_error"):
+        assert first[name] == pytest.approx(swapped[name], abs=1e-3)  # bins of the calibration error have other edges
+    second = summarise("classification", truth, probabilities, wanted=wanted)
+    assert {name for name in first if first[name] != second[name]} >= {"average_precision", *wanted}
+    for name in ("log_loss", "brier_score", "error_rate", "balanced_accuracy", "f1_macro", "roc_auc"):
+        assert first[name] == second[name]
