@@ -196,10 +196,9 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
     verdicts = []
     for metric, floor in floors.items():
         if metric not in challenger.metrics:
-            other = ", recall_at_precision_0.9 (any precision)" if "roc_auc" in challenger.metrics else ""
             raise InputError(
-                f"params.yaml: `gate.floors.{metric}` is not a metric of this task; name one of "
-                f"{', '.join(challenger.metrics)}{other}."
+                f"params.yaml: `gate.floors.{metric}` is undefined on this holdout; name one of "
+                f"{', '.join(challenger.metrics)}."
             )
         value = challenger.metrics[metric]
         bound = f"at most {floor.at_most:g}" if floor.at_most is not None else f"at least {floor.at_least:g}"
@@ -256,11 +255,7 @@ def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str, p
 
     A true positive rate or a false positive rate uses only the rows of one class (Hardt, Price and Srebro 2016).
     """
-    if ANSWER not in scores or answers_of("challenger", scores).shape[1] != 2:
-        raise InputError(
-            f"params.yaml: `{DIFFERENCE}` limits the {rate}, which needs a classification with two classes; limit the "
-            "difference of the loss instead, by a number."
-        )
+    rules.slices.check_classes(answers_of("challenger", scores).shape[1] if ANSWER in scores else 0)
     counted = {
         "true_positive_rate": scores[TRUTH] == positive,
         "false_positive_rate": scores[TRUTH] != positive,

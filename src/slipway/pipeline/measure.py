@@ -221,7 +221,10 @@ def _called(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame) ->
         losses = np.asarray(returned)
     except Exception as error:  # the fork's own code may raise any exception
         # The message of an exception may quote a value of a row.
-        raise InputError(f"src/model: `loss` failed ({type(error).__name__}); correct it.") from error
+        raise InputError(
+            f"src/model: `loss` failed ({type(error).__name__}); correct it (`slipway --debug evaluate` shows where it "
+            "fails)."
+        ) from error
     if losses.shape != truth.shape:
         raise InputError(
             f"src/model: `loss` returns the shape {losses.shape} for {len(truth)} rows; return one number for each."

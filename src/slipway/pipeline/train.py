@@ -58,7 +58,9 @@ def run(params: Params, model: Model) -> Parity:
     Raises CheckFailed, without writing a bundle, if the graph and the fitted model give different predictions.
     """
     classes = classes_of(model, params.task)
-    measure_of(params.task, model, classes)  # an error in `task` is reported before the model is fitted
+    # Errors in params.yaml are reported before the model is fitted.
+    measure_of(params.task, model, classes)
+    params.gate.slices.check_classes(len(classes or ()))
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     with row_reader(model) as read:
         training, holdout = read(artifacts.TRAINING, schema), read(artifacts.HOLDOUT, schema)

@@ -355,8 +355,8 @@ def test_one_different_prediction_is_a_change() -> None:
     assert judge(scores, evaluation, NEVER, params()).verdict == "hold"
 
 
-def test_a_floor_under_an_unknown_metric_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"gate.floors.f1_macro"):
+def test_a_floor_under_an_undefined_metric_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"gate.floors.f1_macro` is undefined on this holdout; name one of"):
         verdict({"floors": {"f1_macro": Floor(at_least=0.5)}})
 
 

@@ -434,4 +434,5 @@ def test_a_loss_of_pairs_is_not_computed_from_a_log() -> None:
         ValueError, match="the loss one_minus_auc compares pairs of rows, and `live` reads a log in parts"
     ):
         Params.model_validate(content | {"task": task, "live": live})
-    assert Params.model_validate(content | {"task": task}).task.loss == "one_minus_auc"
+    gate = content["gate"] | {"floors": {}}
+    assert Params.model_validate(content | {"task": task, "gate": gate}).task.loss == "one_minus_auc"
