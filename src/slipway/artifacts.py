@@ -299,8 +299,22 @@ class Evaluation(Artifact):
     """Name of the newest delivery. None if all rows come from one delivery."""
     server_changes: tuple[str, ...] = Field(default=(), exclude_if=lambda changes: not changes)
     """The challenger's changes for the server, apart from predictions (`slipway.pipeline.server_changes`)."""
+    positive: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    """The class in `task.positive`. None if metrics use the default, the second of two classes."""
+    positive_index: int = Field(default=1, exclude_if=lambda index: index == 1)
+    """The index of the positive class of two classes."""
     decides_differently: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True if the two models have different rules for choosing a class from the probabilities."""
+
+    @property
+    def positive_note(self) -> str:
+        """A sentence that names the class in `task.positive` and what it applies to, or "" if it is not set."""
+        if self.positive is None:
+            return ""
+        return (
+            f"The positive class is {listed([self.positive])}: average precision, recall at a precision, calibration "
+            "error and rates are computed for it."
+        )
 
 
 class Latency(Artifact):

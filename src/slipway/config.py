@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -64,6 +65,28 @@ ONE_MINUS_AUC = "one_minus_auc"
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate", ONE_MINUS_AUC)
 OWN_LOSS = r"own_[a-z][a-z0-9_]{0,40}"
 """Matches the name of a loss that the function `loss` in src/model computes."""
+METRICS = {
+    "regression": (
+        "mean_absolute_error",
+        "mean_squared_error",
+        "root_mean_squared_error",
+        "median_absolute_error",
+        "mean_absolute_percentage_error",
+        "bias",
+        "r_squared",
+    ),
+    "classification": (
+        "log_loss",
+        "brier_score",
+        "error_rate",
+        "balanced_accuracy",
+        "f1_macro",
+        "roc_auc",
+        "average_precision",
+        "calibration_error",
+    ),
+}
+"""The metrics of each kind of task, besides the loss and `recall_at_precision_0.9`. docs/metrics.md describes them."""
 RECALL_AT_PRECISION = re.compile(r"recall_at_precision_(0\.\d+)")
 """Matches the name of a classification metric with a precision, such as `recall_at_precision_0.9`."""
 LOSS_WITH_NUMBER = re.compile(r"(pinball|huber)_(\d\S*)")
@@ -113,6 +136,16 @@ Address = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
 """The address of a folder or a bucket. An address with a password is invalid, because params.yaml is in git."""
 
 
+def _label(value: Any) -> Any:
+    """Return a number or a boolean as the text that names its class."""
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+def _on_or_off(value: Any) -> Any:
+    """Return on and off as booleans, which they were before YAML 1.2."""
+    return value == "on" if value in ("on", "off") else value
+
+
 class Section(BaseModel):
     """A section of params.yaml. Unknown keys are errors."""
 
@@ -131,6 +164,8 @@ class Task(Section):
     row_noun: Annotated[str, Field(max_length=50)] = "rows"
     cost: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
     """`cost[true][answer]` is the cost of an answer for a true class. The default cost of a correct answer is 0."""
+    positive: Annotated[str, BeforeValidator(_label)] | None = None
+    """The positive class of two classes, for metrics and rates. None means the second class in sorted order."""
     weight: Annotated[str, Field(min_length=1)] | None = None
     """The column with the weight of each row in the loss and in all metrics. None means equal weights for all rows."""
 
@@ -167,6 +202,29 @@ class Task(Section):
                         f"params.yaml: `task.cost.{true}` lacks the cost of the answer {answer!r}; add it."
                     )
         return tuple(tuple(known[true].get(answer, 0.0) for answer in classes) for true in classes)
+
+    def positive_index(self, classes: Sequence[str]) -> int:
+        """Return the index of the positive class of two classes. Raises InputError if `positive` is not one of them."""
+        if self.positive is None:
+            return 1
+        if self.positive not in classes:
+            raise InputError(
+                f"params.yaml: `task.positive` is {self.positive!r}, which is not a class; "
+                f"the classes are {', '.join(classes)}."
+            )
+        if len(classes) > 2:
+            raise InputError(
+                f"params.yaml: `task.positive` is {self.positive!r}, but of {len(classes)} classes none is positive, "
+                "and metrics are means over the classes; remove the key."
+            )
+        return classes.index(self.positive)
+
+    @field_validator("positive")
+    @classmethod
+    def _is_a_class(cls, positive: str | None, others: ValidationInfo) -> str | None:
+        if positive is not None and others.data.get("kind") == "regression":
+            raise ValueError("a regression has no classes, so it has no positive class")
+        return positive
 
     @field_validator("cost")
     @classmethod
@@ -257,15 +315,22 @@ class Train(Section):
     """
     max_metric_series: int = Field(default=396, ge=100)
     """Maximum number of time series for features and predictions in the metrics of one server."""
-    check_determinism: bool = True
+    check_determinism: Annotated[bool, BeforeValidator(_on_or_off)] = True
     """Fit twice with the same arguments, on at most 5,000 rows, and fail if the two models differ."""
     settings: dict[str, Any]
     unknown_fields: Literal["refuse", "ignore"] = "refuse"
 
 
+Edges = Annotated[list[float], Field(min_length=1)]
+SliceRule = Annotated[
+    Annotated[Edges, Tag("list[edges]")] | Annotated[Literal["values"], Tag("literal[values]")],
+    Discriminator(lambda value: "list[edges]" if isinstance(value, list) else "literal[values]"),
+]
+
+
 class Evaluate(Section):
     seed: int = Field(ge=0)
-    slices: dict[str, Annotated[list[float], Field(min_length=1)] | Literal["values"]]
+    slices: dict[str, SliceRule]
 
 
 class Floor(Section):
@@ -280,21 +345,38 @@ class Floor(Section):
 
 
 Rate = Literal["positive_rate", "true_positive_rate", "false_positive_rate"]
-"""The share of rows for which the model predicts the second class. `positive_rate` is a share of all rows.
-`true_positive_rate` is a share of the rows whose true class is the second class. `false_positive_rate` is a share of
-the rows whose true class is the first class.
+"""The share of rows for which the model predicts the positive class. `positive_rate` is a share of all rows.
+`true_positive_rate` is a share of the rows whose true class is the positive class. `false_positive_rate` is a share of
+the rows whose true class is the other class.
 """
+
+
+LossLimit = Annotated[float, Field(gt=0)]
+RateLimits = dict[Rate, Annotated[float, Field(gt=0, lt=1)]]
+Limits = Annotated[
+    Annotated[LossLimit, Tag("constrained-loss")] | Annotated[RateLimits, Tag("constrained-rates")],
+    Discriminator(lambda value: "constrained-rates" if isinstance(value, dict) else "constrained-loss"),
+]
 
 
 class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
     margin: float = Field(ge=0, lt=1)
-    maximum_difference: dict[str, Annotated[float, Field(gt=0)] | dict[Rate, Annotated[float, Field(gt=0, lt=1)]]] = {}
+    maximum_difference: dict[str, Limits] = {}
     """For each column, the maximum difference between the challenger's losses on two slices of this column.
 
     The difference is a share of the challenger's loss on the whole holdout. For a classification with two classes, a
     mapping limits the differences between rates instead of losses.
     """
+
+    def check_classes(self, number: int) -> None:
+        """Raise InputError if a rate has a limit, unless the task has two classes. A regression has 0 classes."""
+        for column, limits in self.maximum_difference.items():
+            if isinstance(limits, dict) and number != 2:
+                raise InputError(
+                    f"params.yaml: `gate.slices.maximum_difference.{column}` limits the {next(iter(limits))}, which "
+                    "needs a classification with two classes; limit the difference of the loss instead, by a number."
+                )
 
 
 class Suspicious(Section):
@@ -607,6 +689,30 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _floors_are_metrics(self) -> "Params":
+        known, is_classification = METRICS[self.task.kind], self.task.kind == "classification"
+        for name in self.gate.floors:
+            if name in (*known, self.task.loss) or (is_classification and RECALL_AT_PRECISION.fullmatch(name)):
+                continue
+            others = ", recall_at_precision_0.9 (any precision)" if is_classification else ""
+            raise ValueError(
+                f"`gate.floors.{name}` is not a metric of this {self.task.kind}, whose metrics are "
+                f"{', '.join(dict.fromkeys([self.task.loss, *known]))}{others}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compared_slices_exist(self) -> "Params":
+        slices = self.evaluate.slices
+        for name in self.gate.slices.maximum_difference:
+            if name not in slices:
+                raise ValueError(
+                    f"`gate.slices.maximum_difference.{name}` needs the same key in `evaluate.slices`, which has "
+                    f"{', '.join(slices) or 'no key'}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _tuned_settings_exist(self) -> "Params":
         for name in self.tune.settings if self.tune else ():
             value: Any = self.train.settings
@@ -708,11 +814,12 @@ def _problem(name: str, tree: Any, problem: Mapping[str, Any]) -> str:
     keys = [
         key
         for key in problem["loc"]
-        if not str(key).startswith(("list[", "literal[", "constrained-", "Choices", "Range"))
+        if not str(key).startswith(("list[", "literal[", "constrained-", "[key]", "Choices", "Range"))
     ]
     line = 1
     node: Any = tree
-    for key in keys:
+    message = problem["msg"].removeprefix("Value error, ")
+    for key in keys or _named_key(tree, message):
         if isinstance(node, CommentedMap) and key in node:
             line, node = node.lc.key(key)[0] + 1, node[key]
     where = f"{name}, line {line}: `{'.'.join(map(str, keys))}`" if keys else f"{name}, line {line}"
@@ -723,7 +830,21 @@ def _problem(name: str, tree: Any, problem: Mapping[str, Any]) -> str:
             return f"{where} is missing below this line; add it."
         case "string_pattern_mismatch":
             return f"{where}: {FORMS[problem['ctx']['pattern']]}; correct the value."
+        case "bool_type":
+            return f"{where}: it must be true or false; correct the value."
         case "model_type" | "dict_type":
             return f"{where}: it must contain keys with values; correct it."
-    message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message[0].lower()}{message[1:]}; correct the value."
+
+
+def _named_key(tree: Any, message: str) -> list[str]:
+    """Return the path of the key that a message about several sections begins with, or [] if it names no key."""
+    rest, keys = message.removeprefix("`").partition("`")[0] if message.startswith("`") else "", []
+    while rest and isinstance(tree, dict):
+        # A key may contain dots.
+        key = max((key for key in map(str, tree) if f"{rest}.".startswith(f"{key}.")), key=len, default="")
+        if not key:
+            break
+        keys.append(key)
+        tree, rest = tree.get(key), rest[len(key) + 1 :]
+    return keys

@@ -84,7 +84,14 @@ def test_a_split_by_time_refuses_a_share(tmp_path: Path) -> None:
         ("    margin: 0.05", "    margin: 1.0e+9", "`gate.slices.margin`: input should be less than 1"),
         ("  days: 60", "  days: 99999999999999", "`split.days`"),
         ("[1920, 1950, 1975]", "[]", "`evaluate.slices.year_built`"),
-        ("[1920, 1950, 1975]", "edges", "`evaluate.slices.year_built`"),
+        ("[1920, 1950, 1975]", "edges", "`evaluate.slices.year_built`: input should be 'values'"),
+        ("    r_squared: {", "    r_sqared: {", "`gate.floors.r_sqared` is not a metric of this regression, whose"),
+        ("    r_squared: {", "    f1_macro: {", "mean_absolute_error, mean_squared_error, root_mean_squared_error, "),
+        (
+            "  threads: 1",
+            "  check_determinism: no\n  threads: 1",
+            "`train.check_determinism`: it must be true or false",
+        ),
     ],
 )
 def test_a_mistake_is_reported_with_its_line(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -92,6 +99,30 @@ def test_a_mistake_is_reported_with_its_line(tmp_path: Path, old: str, new: str,
     assert words in sentence
     expected = line_of("task:") if "`task`" in words else line_of(old)
     assert f"line {expected}:" in sentence
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ("{wal: 0.5}", ".wal` needs the same key in `evaluate.slices`, which has stories, wall, garage, year_built, "),
+        ("{wall & garage: 0.5}", ".wall & garage` needs the same key in `evaluate.slices`"),
+        ("{wall: {positive: 0.5}}", ".wall.positive`: input should be 'positive_rate', 'true_positive_rate' or 'false"),
+        ("{wall: large}", ".wall`: input should be a valid number"),
+    ],
+)
+def test_a_limit_for_differences_names_slices_and_rates(tmp_path: Path, limits: str, words: str) -> None:
+    old = "  slices:\n    minimum_rows: 40"
+    new = f"  slices:\n    maximum_difference: {limits}\n    minimum_rows: 40"
+    sentence = problem(tmp_path, TEXT.replace(old, new))
+    line = TEXT[: TEXT.index(old)].count("\n") + 2
+    assert sentence.startswith(f"params.yaml, line {line}: `gate.slices.maximum_difference")
+    assert words in sentence
+
+
+@pytest.mark.parametrize(("word", "expected"), [("on", True), ("off", False), ("true", True)])
+def test_the_check_of_determinism_can_be_on_or_off(tmp_path: Path, word: str, expected: bool) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT.replace("  threads: 1", f"  check_determinism: {word}\n  threads: 1"))
+    assert load_params(tmp_path / "params.yaml").train.check_determinism is expected
 
 
 def test_a_missing_key_is_reported(tmp_path: Path) -> None:
@@ -183,7 +214,7 @@ def test_an_engine_that_cannot_be_used_is_refused(tmp_path: Path, value: str, wo
 def test_a_misspelt_key_is_always_refused(
     tmp_path_factory: pytest.TempPathFactory, key: tuple[int, str], name: str
 ) -> None:
-    """Any misspelt key is refused, except in the free-form `settings`, `slices` and `floors`."""
+    """Any misspelt key is refused, except in the free-form `settings` and `slices`."""
     number, line = key
     indent = len(line) - len(line.lstrip())
     lines = TEXT.splitlines()
@@ -191,7 +222,7 @@ def test_a_misspelt_key_is_always_refused(
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     path.write_text("\n".join(lines))
     free = range(line_of("settings:") + 1, line_of("evaluate:")), range(line_of("slices: #") + 1, line_of("gate:"))
-    if any(number in each for each in free) or "r_squared" in line:
+    if any(number in each for each in free):
         load_params(path)
     else:
         with pytest.raises(InputError):

@@ -6,8 +6,18 @@ from rich.markup import escape
 from slipway import artifacts
 from slipway.artifacts import Verdict, listed
 from slipway.cli.terminal import EXIT_CODES, app, engine_of, out, read_params, say, today
-from slipway.contract import load_model
+from slipway.config import Params
+from slipway.contract import Model, load_model
 from slipway.integrations.compute import joblib_on
+
+
+def _inputs() -> tuple[Params, Model]:
+    """Read params.yaml and src/model. Raises InputError if a slice in params.yaml does not fit the model's columns."""
+    from slipway.pipeline.slices import check_rules
+
+    params, model = read_params(), load_model()
+    check_rules(params.evaluate.slices, model)  # `evaluate` uses the slices, but only after the model is fitted
+    return params, model
 
 
 @app.command(epilog=EXIT_CODES)
@@ -20,8 +30,8 @@ def validate() -> None:
     """
     from slipway.pipeline import validate as stage
 
-    params = read_params()
-    result = stage.run(params, load_model(), today(), engine_of(params))
+    params, model = _inputs()
+    result = stage.run(params, model, today(), engine_of(params))
     say("validate", f"{result.accepted:,} rows accepted, {result.quarantined:,} quarantined")
     for reason, rows in result.reasons.items():
         say("", f"[dim]{rows:,} row{'s' * (rows != 1)}: {escape(reason)}[/]")
@@ -39,7 +49,7 @@ def split() -> None:
     """
     from slipway.pipeline import split as stage
 
-    training, holdout = stage.run(read_params(), load_model())
+    training, holdout = stage.run(*_inputs())
     say("split", f"{training:,} rows for training, {holdout:,} held out")
 
 
@@ -54,7 +64,7 @@ def train() -> None:
     from slipway.pipeline import train as stage
     from slipway.pipeline.tensors import unenforced_checks
 
-    params, model = read_params(), load_model()
+    params, model = _inputs()
     with joblib_on(engine_of(params)):  # for `n_jobs` in `fit`
         parity = stage.run(params, model)
     say(
@@ -78,8 +88,8 @@ def evaluate() -> None:
     """
     from slipway.pipeline import evaluate as stage
 
-    params = read_params()
-    result = stage.run(params, load_model(), engine_of(params))
+    params, model = _inputs()
+    result = stage.run(params, model, engine_of(params))
     losses = {"champion": result.champion, "challenger": result.challenger, "baseline": result.baseline}
     text = ", ".join(f"{name} {each.loss:,.6g}" for name, each in losses.items() if each)
     say("evaluate", f"{result.loss.replace('_', ' ')} on {result.holdout.rows:,} rows: {text}")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from slipway.bundle import Decision, bundle_with, contained
-from slipway.config import Params
+from slipway.config import Params, SliceRule
 from slipway.contract import Model, load_model
 from slipway.errors import InputError
 from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
@@ -29,7 +29,7 @@ from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, UNREADABLE, answe
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.row_ids import ids_of_keys
-from slipway.pipeline.slices import SliceRule, columns_of, slice_labels
+from slipway.pipeline.slices import columns_of, slice_labels
 from slipway.pipeline.tensors import features, tensors
 from slipway.serving.log_segments import Header, header_in
 

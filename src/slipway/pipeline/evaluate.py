@@ -90,7 +90,8 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     answers = {name: score(bundle, holdout, engine) for name, bundle in bundles.items()}
     contest = _hold_contest(holdout, answers, bundles, params, training, measure, model)
     scored = score_features(bundles, training, holdout, contest.truth, params, measure)
-    evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
+    left_out = len(held_out) - len(holdout)
+    evaluation = _evaluate(contest, bundles, scored, params, model, measure.positive, left_out)
     _write_scores(contest, bundles["challenger"].schema, params, model)
     models = {name: contest.answers[name] for name in bundles}
     write_plots(models, holdout, contest.truth, scored.features, model)
@@ -286,6 +287,7 @@ def _evaluate(
     scored: ScoredFeatures,
     params: Params,
     model: Model,
+    positive: int,
     left_out: int,
 ) -> Evaluation:
     def contender(name: str) -> Contender:
@@ -302,6 +304,7 @@ def _evaluate(
                 contest.losses[name],
                 params.gate.floors,
                 contest.weights,
+                positive,
             ),
         )
 
@@ -318,6 +321,8 @@ def _evaluate(
         features=scored.features,
         newest_delivery=scored.newest_delivery,
         server_changes=server_changes(champion, challenger, within) if champion else (),
+        positive=params.task.positive,
+        positive_index=positive,
         decides_differently=decision_changes(*decisions, within),
     )
 

@@ -68,7 +68,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
     comparison = compare(mean_by_block(gains, scores), rules.confidence, look)
     enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
-    floors = (*check_floors(challenger, rules.floors), *check_differences(scores, challenger, rules, evaluation.loss))
+    floors = (*check_floors(challenger, rules.floors), *check_differences(scores, evaluation, rules))
     slices = check_slices(scores, gains, rules, evaluation.loss) if enough and champion else ()
     suspicions = find_suspicions(evaluation, rules.suspicious) if enough else ()
 
@@ -196,10 +196,9 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
     verdicts = []
     for metric, floor in floors.items():
         if metric not in challenger.metrics:
-            other = ", recall_at_precision_0.9 (any precision)" if "roc_auc" in challenger.metrics else ""
             raise InputError(
-                f"params.yaml: `gate.floors.{metric}` is not a metric of this task; name one of "
-                f"{', '.join(challenger.metrics)}{other}."
+                f"params.yaml: `gate.floors.{metric}` is undefined on this holdout; name one of "
+                f"{', '.join(challenger.metrics)}."
             )
         value = challenger.metrics[metric]
         bound = f"at most {floor.at_most:g}" if floor.at_most is not None else f"at least {floor.at_least:g}"
@@ -208,22 +207,22 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
     return tuple(verdicts)
 
 
-def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
+def check_differences(scores: pd.DataFrame, evaluation: Evaluation, rules: Gate) -> tuple[FloorVerdict, ...]:
     """Compare the largest difference between two slices of a column with its limit in `slices.maximum_difference`.
 
     A limit for a rate is compared with the difference of the two rates. A limit for the loss is compared with the
     difference divided by the loss on all rows. Slices with fewer than `slices.minimum_rows` rows are left out. Raises
     InputError if a column is not sliced, or if a rate has a limit and the task does not have two classes.
     """
-    verdicts = []
+    verdicts, loss, positive = [], evaluation.challenger.loss, evaluation.positive_index
     for column, limits in rules.slices.maximum_difference.items():
         if SLICE + column not in scores:
             raise InputError(f"params.yaml: `{DIFFERENCE}.{column}` is not a column of `evaluate.slices`; add it.")
         for of, most in limits.items() if isinstance(limits, dict) else [("loss", limits)]:
             if of == "loss":
-                means, unit = _losses_by_slice(scores, SLICE + column, rules, loss), challenger.loss
+                means, unit = _losses_by_slice(scores, SLICE + column, rules, evaluation.loss), loss
             else:
-                means, unit = _rates_by_slice(scores, SLICE + column, rules, of), 1.0
+                means, unit = _rates_by_slice(scores, SLICE + column, rules, of, positive), 1.0
             if len(means) < 2 or not unit:
                 continue
             low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
@@ -251,19 +250,18 @@ def _losses_by_slice(scores: pd.DataFrame, column: str, rules: Gate, loss: str) 
     return means
 
 
-def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -> dict[str, float]:
-    """Return for each slice with enough rows how often the challenger chooses the second class, as a share of rows.
+def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str, positive: int) -> dict[str, float]:
+    """Return for each slice with enough rows how often the challenger chooses the positive class, as a share of rows.
 
     A true positive rate or a false positive rate uses only the rows of one class (Hardt, Price and Srebro 2016).
     """
-    if ANSWER not in scores or answers_of("challenger", scores).shape[1] != 2:
-        raise InputError(
-            f"params.yaml: `{DIFFERENCE}` limits the {rate}, which needs a classification with two classes; limit the "
-            "difference of the loss instead, by a number."
-        )
-    counted = {"true_positive_rate": scores[TRUTH] == 1, "false_positive_rate": scores[TRUTH] == 0}
+    rules.slices.check_classes(answers_of("challenger", scores).shape[1] if ANSWER in scores else 0)
+    counted = {
+        "true_positive_rate": scores[TRUTH] == positive,
+        "false_positive_rate": scores[TRUTH] != positive,
+    }
     rows = scores[counted[rate]] if rate in counted else scores
-    answered = (rows[ANSWER] == 1).to_numpy(np.float64)
+    answered = (rows[ANSWER] == positive).to_numpy(np.float64)
     return {
         str(value): average(answered[inside], weights_of(rows.iloc[inside]))
         for value, inside in rows.groupby(column).indices.items()

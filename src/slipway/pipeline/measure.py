@@ -16,7 +16,7 @@ from slipway.errors import InputError
 from slipway.pipeline.array_columns import objects
 from slipway.pipeline.tensors import bounds_of, describe, features
 from slipway.statistics.blocks import average
-from slipway.statistics.metrics import Floats, naive_prediction, row_losses
+from slipway.statistics.metrics import SECOND, Floats, naive_prediction, row_losses
 
 OwnLoss = Callable[[Any, Any, pd.DataFrame], Any]
 
@@ -30,13 +30,15 @@ src/model computes the loss.
 class Measure:
     """The loss by which the models of a task are compared.
 
-    `costs` is set if `task.cost` is set. `own` and `schema` are set if src/model computes the loss.
+    `costs` is set if `task.cost` is set. `own` and `schema` are set if src/model computes the loss. `positive` is the
+    index of the positive class of two classes.
     """
 
     task: Task
     costs: tuple[tuple[float, ...], ...] | None = None
     own: OwnLoss | None = None
     schema: Schema | None = None
+    positive: int = SECOND
 
     @property
     def decision(self) -> Decision | None:
@@ -131,21 +133,23 @@ class Measure:
 def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measure:
     """Return the loss that params.yaml sets.
 
-    Raises InputError if src/model lacks `loss`, if `task.cost` lacks a cost, or if `task.weight` does not name a weight
-    column.
+    Raises InputError if src/model lacks `loss`, if `task.cost` lacks a cost, if `task.positive` is not a class, or if
+    `task.weight` does not name a weight column.
     """
     if task.weight is not None:
         check_weight(task.weight, model)
     costs = task.costs(classes or ()) if task.cost is not None else None
+    positive = task.positive_index(classes or ())
     if not task.loss_is_own:
-        return Measure(task, costs)
+        return Measure(task, costs, positive=positive)
     own = getattr(model, "loss", None)
     if not callable(own):
         raise InputError(
             f"src/model/__init__.py lacks the function `loss`, which `task.loss: {task.loss}` in params.yaml needs; "
             "add it as docs/metrics.md describes."
         )
-    return Measure(task, costs, own, describe(model, task.kind, None if classes is None else tuple(classes)))
+    schema = describe(model, task.kind, None if classes is None else tuple(classes))
+    return Measure(task, costs, own, schema, positive)
 
 
 def check_weight(name: str, model: Model) -> None:
@@ -217,7 +221,10 @@ def _called(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame) ->
         losses = np.asarray(returned)
     except Exception as error:  # the fork's own code may raise any exception
         # The message of an exception may quote a value of a row.
-        raise InputError(f"src/model: `loss` failed ({type(error).__name__}); correct it.") from error
+        raise InputError(
+            f"src/model: `loss` failed ({type(error).__name__}); correct it (`slipway --debug evaluate` shows where it "
+            "fails)."
+        ) from error
     if losses.shape != truth.shape:
         raise InputError(
             f"src/model: `loss` returns the shape {losses.shape} for {len(truth)} rows; return one number for each."

@@ -2,19 +2,19 @@
 
 import itertools
 from collections.abc import Collection
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pandera.dtypes import is_string
 
+from slipway.config import SliceRule
 from slipway.contract import Model, kind_of, lists_values, unpublished_of
 from slipway.errors import InputError
+from slipway.pipeline.columns import DELIVERY, ROW_ID
 from slipway.pipeline.tensors import measured_rows
 from slipway.statistics.bins import OTHER
 
-SliceRule = list[float] | Literal["values"]
 MEASURES = {"text": "length", "vector": "norm", "image": "mean brightness"}
 """Maps the kind of an unpublished column to the number by which its values are sliced."""
 PAIR = " & "
@@ -26,6 +26,12 @@ MISSING = "missing"
 def columns_of(rules: Collection[str], known: Collection[str]) -> set[str]:
     """Return the names of the columns that the slicing rules use. `known` contains the names of all columns."""
     return {part for name in rules for part in ([name] if name in known else name.split(PAIR))}
+
+
+def check_rules(rules: dict[str, SliceRule], model: Model) -> None:
+    """Raise InputError if a slicing rule does not fit the columns of the model. No row is needed for this."""
+    columns = {name: pd.Series(dtype=column.dtype.type) for name, column in model.SCHEMA.columns.items()}
+    slice_labels(pd.DataFrame({ROW_ID: [], DELIVERY: [], **columns}), rules, model)
 
 
 def slice_labels(
@@ -43,20 +49,12 @@ def slice_labels(
     """
     labels, unpublished = {}, unpublished_of(model) if model else []
     for name, rule in rules.items():
-        parts = name.split(PAIR)
-        if name not in rows.columns and len(parts) == 2:
-            if rule != "values":
-                raise InputError(
-                    f"params.yaml: `evaluate.slices.{name}` is a pair of columns, which has no edges; "
-                    "use `values`, and give edges to the columns."
-                )
+        parts = [name] if name in rows.columns else name.split(PAIR)
+        _check_parts(name, parts, rule, rows.columns)
+        if len(parts) == 2:
             found = slice_labels(rows, {part: rules.get(part, "values") for part in parts}, model, minimum)
             labels[name] = found[parts[0]].astype("str") + ", " + found[parts[1]].astype("str")
             continue
-        if name not in rows.columns:
-            raise InputError(
-                f"params.yaml: `evaluate.slices.{name}` is not a column of the data; use the name of a column."
-            )
         values = rows[name]
         if model and name in unpublished:
             kind = str(kind_of(model.SCHEMA.columns[name]))
@@ -79,6 +77,22 @@ def slice_labels(
                 )
             labels[name] = _binned(values, sorted(rule))
     return pd.DataFrame(labels, index=rows.index)
+
+
+def _check_parts(name: str, parts: list[str], rule: SliceRule, known: Collection[str]) -> None:
+    """Raise InputError unless a rule is for a known column, or gives no edges to a pair of known columns."""
+    if unknown := [part for part in parts if part not in known]:
+        which = "" if unknown == [name] else f" names {unknown[0]!r}, which"
+        raise InputError(
+            f"params.yaml: `evaluate.slices.{name}`{which} is not a column of the data; use the name of a column."
+        )
+    if len(parts) > 2:
+        raise InputError(f"params.yaml: `evaluate.slices.{name}` has {len(parts)} columns; name one or two.")
+    if len(parts) == 2 and rule != "values":
+        raise InputError(
+            f"params.yaml: `evaluate.slices.{name}` is a pair of columns, which has no edges; "
+            "use `values`, and give edges to the columns."
+        )
 
 
 def _is_unlisted(model: Model, name: str) -> bool:

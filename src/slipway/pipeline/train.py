@@ -22,7 +22,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.disagreement import Keys
-from slipway.pipeline.measure import check_weight
+from slipway.pipeline.measure import measure_of
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.published import (
     example_rows,
@@ -58,9 +58,10 @@ def run(params: Params, model: Model) -> Parity:
 
     Raises CheckFailed, without writing a bundle, if the graph and the fitted model give different predictions.
     """
-    if params.task.weight is not None:
-        check_weight(params.task.weight, model)
     classes = classes_of(model, params.task)
+    # Errors in params.yaml are reported before the model is fitted.
+    measure_of(params.task, model, classes)
+    params.gate.slices.check_classes(len(classes or ()))
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     with row_reader(model) as read:
         training, holdout = read(artifacts.TRAINING, schema), read(artifacts.HOLDOUT, schema)

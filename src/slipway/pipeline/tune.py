@@ -177,7 +177,9 @@ def _digest(path: Path) -> bytes:
 
 def _objective(params: Params, rules: Tune) -> Objective:
     model = load_model()
-    schema = describe(model, params.task.kind, classes_of(model, params.task), params.train.unknown_fields)
+    classes = classes_of(model, params.task)
+    measure_of(params.task, model, classes)  # otherwise, an error in `task` would fail each trial after its fit
+    schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     group = params.split.column if params.split.by_group else None
     rows = read_table(artifacts.TRAINING, [name for name in (ROW_ID, model.TIME, group) if name is not None])
     return Objective(params, schema, make_folds(rows, params.split, model, rules.folds))

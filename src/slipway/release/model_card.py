@@ -103,7 +103,8 @@ def _metrics(evaluation: Evaluation | None, scored: Contender | None) -> Iterato
         (name, f"{value:.6g}", f"{evaluation.baseline.metrics[name]:.6g}", *(intervals and [intervals[name]]))
         for name, value in scored.metrics.items()
     ]
-    yield f"Models are compared by {escape(evaluation.loss.replace('_', ' '))} on the holdout rows."
+    note = f" {escape(evaluation.positive_note)}" if evaluation.positive_note else ""
+    yield f"Models are compared by {escape(evaluation.loss.replace('_', ' '))} on the holdout rows.{note}"
     yield ""
     heads = ("Metric", "Model", "Naive baseline")
     yield from _table((*heads, f"{confidence:.0%} interval of the model") if intervals else heads, rows)
@@ -118,7 +119,7 @@ def _intervals(evaluation: Evaluation, scored: Contender) -> tuple[float, dict[s
     mean = average(scores[f"{name}_loss"].to_numpy(), weights_of(scores)) if f"{name}_loss" in scores else math.nan
     if len(scores) != evaluation.holdout.rows or not math.isclose(mean, scored.loss):
         return 0.0, {}  # the scores belong to another evaluation
-    found = metric_intervals(scores, params, name)
+    found = metric_intervals(scores, params, name, evaluation.positive_index)
     texts = {
         name: f"{each[0]:.6g} to {each[1]:.6g}" if each else "too few days or groups" for name, each in found.items()
     }

@@ -13,7 +13,7 @@ from slipway.pipeline.columns import GROUP, TIME, TRUTH, WEIGHT
 from slipway.pipeline.gate import answers_of, weights_of
 from slipway.review.report import MetricRow
 from slipway.statistics.blocks import estimates_of
-from slipway.statistics.metrics import summarise
+from slipway.statistics.metrics import SECOND, summarise
 
 Interval = tuple[float, float] | None
 Mask = NDArray[np.bool_]
@@ -29,7 +29,7 @@ def metric_rows(
     groups into account in the same way as the gate. An interval is None if there are too few days or groups.
     """
     champion = evaluation.champion
-    intervals = _difference_intervals(scores, params) if champion else {}
+    intervals = _difference_intervals(scores, params, evaluation.positive_index) if champion else {}
     if champion and verdict.comparison and verdict.comparison.interval:
         low, high = verdict.comparison.interval
         intervals[params.task.loss] = (0.0 - high, 0.0 - low)
@@ -45,15 +45,17 @@ def metric_rows(
     )
 
 
-def metric_intervals(scores: pd.DataFrame, params: Params, contender: str) -> dict[str, Interval]:
+def metric_intervals(
+    scores: pd.DataFrame, params: Params, contender: str, positive: int = SECOND
+) -> dict[str, Interval]:
     """Return the interval of each metric of a model. An interval is None if there are too few days or groups."""
     scores = _weighted_rows(scores)
-    return _intervals(scores, params, _figures(scores, params, contender))
+    return _intervals(scores, params, _figures(scores, params, contender, positive))
 
 
-def _difference_intervals(scores: pd.DataFrame, params: Params) -> dict[str, Interval]:
+def _difference_intervals(scores: pd.DataFrame, params: Params, positive: int) -> dict[str, Interval]:
     scores = _weighted_rows(scores)
-    champion, challenger = (_figures(scores, params, name) for name in ("champion", "challenger"))
+    champion, challenger = (_figures(scores, params, name, positive) for name in ("champion", "challenger"))
 
     def differences(rows: Mask) -> dict[str, float]:
         before, after = champion(rows), challenger(rows)
@@ -67,7 +69,7 @@ def _weighted_rows(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores[WEIGHT] > 0] if WEIGHT in scores else scores
 
 
-def _figures(scores: pd.DataFrame, params: Params, contender: str) -> Figures:
+def _figures(scores: pd.DataFrame, params: Params, contender: str, positive: int) -> Figures:
     """Return a function that takes a mask of rows, and computes a model's metrics on these rows."""
     truth, answers = scores[TRUTH].to_numpy(), answers_of(contender, scores)
     losses, weights = scores[f"{contender}_loss"].to_numpy(), weights_of(scores)
@@ -81,6 +83,7 @@ def _figures(scores: pd.DataFrame, params: Params, contender: str) -> Figures:
             losses[rows],
             params.gate.floors,
             None if weights is None else weights[rows],
+            positive,
         )
 
     return figures

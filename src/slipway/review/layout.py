@@ -141,6 +141,8 @@ def _comparison(result: PipelineResult) -> Section:
         rows.append((row.metric.replace("_", " "), *values, difference, interval, number(row.baseline)))
     heads = ("", "champion", "challenger", "difference", f"{_confidence(result)} interval", "naive baseline")
     blocks: list[Block] = [Table(heads, tuple(rows))]
+    if note := result.evaluation.positive_note:
+        blocks.append(Text(note))
     if result.verdict.floors:
         blocks.append(_floors(result))
     if decay := result.verdict.decay:

@@ -19,6 +19,8 @@ from slipway.statistics.blocks import average
 Floats = NDArray[np.float64]
 
 CALIBRATION_BINS = 10
+SECOND = 1
+"""The index of the positive class of two classes, unless `task.positive` names the first one."""
 SMALLEST_PROBABILITY = 1e-7  # a certain but wrong prediction gets a finite loss
 
 
@@ -147,27 +149,32 @@ def roc_auc(truth: Floats, prediction: Floats, weights: Floats | None = None) ->
     return float(np.mean(areas)) if areas else 0.5
 
 
-def average_precision(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
+def average_precision(
+    truth: Floats, prediction: Floats, weights: Floats | None = None, positive: int = SECOND
+) -> float:
     """Return the average precision: the mean precision over all recalls, without interpolation, as in scikit-learn.
 
-    With more than two classes, the result is the mean over the classes that have rows. If no class has rows, the result
-    is 0.
+    With two classes, the class with the index `positive` is ranked. With more than two classes, the result is the mean
+    over the classes that have rows. If no class has rows, the result is 0.
     """
     found = [
         float(sk.average_precision_score(inside, scores, sample_weight=weights))
-        for inside, scores in _classes(truth, prediction)
+        for inside, scores in _classes(truth, prediction, positive)
         if (inside if weights is None else weights[inside]).any()
     ]
     return float(np.mean(found)) if found else 0.0
 
 
-def recall_at_precision(truth: Floats, prediction: Floats, precision: float, weights: Floats | None = None) -> float:
+def recall_at_precision(
+    truth: Floats, prediction: Floats, precision: float, weights: Floats | None = None, positive: int = SECOND
+) -> float:
     """Return the largest recall among the thresholds with at least this precision, or 0 if there is no such threshold.
 
-    With more than two classes, the result is the mean over the classes that have rows.
+    With two classes, this is the recall of the class with the index `positive`. With more than two classes, the result
+    is the mean over the classes that have rows.
     """
     found = []
-    for inside, scores in _classes(truth, prediction):
+    for inside, scores in _classes(truth, prediction, positive):
         sizes = np.ones(len(scores)) if weights is None else weights
         if not sizes[inside].any():
             continue
@@ -178,15 +185,17 @@ def recall_at_precision(truth: Floats, prediction: Floats, precision: float, wei
     return float(np.mean(found)) if found else 0.0
 
 
-def calibration_error(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
+def calibration_error(
+    truth: Floats, prediction: Floats, weights: Floats | None = None, positive: int = SECOND
+) -> float:
     """Return the mean difference between predicted probabilities and observed shares over ten bins.
 
-    With two classes, the probability and the share of the second class are compared. With more classes, the probability
-    of the most probable class is compared with the share of correct rows. All bins have about the same number of rows
-    (Nixon and others 2019, "Measuring Calibration in Deep Learning").
+    With two classes, the probability and the share of the class with the index `positive` are compared. With more
+    classes, the probability of the most probable class is compared with the share of correct rows. All bins have about
+    the same number of rows (Nixon and others 2019, "Measuring Calibration in Deep Learning").
     """
     if prediction.shape[1] == 2:
-        ((inside, scores),) = _classes(truth, prediction)
+        ((inside, scores),) = _classes(truth, prediction, positive)
     else:
         inside, scores = prediction.argmax(axis=1) == truth, prediction.max(axis=1)
     distances = scores - inside if weights is None else weights * (scores - inside)
@@ -197,9 +206,12 @@ def calibration_error(truth: Floats, prediction: Floats, weights: Floats | None 
     return sum(gaps) / (len(truth) if weights is None else float(weights.sum()))
 
 
-def _classes(truth: Floats, prediction: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
-    """Yield for each class the mask of its rows, and its probability in every row. Skip the first of two classes."""
-    for index in range(prediction.shape[1]) if prediction.shape[1] > 2 else [1]:
+def _classes(truth: Floats, prediction: Floats, positive: int = SECOND) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
+    """Yield for each class the mask of its rows, and its probability in every row.
+
+    With two classes, yield only the class with the index `positive`.
+    """
+    for index in range(prediction.shape[1]) if prediction.shape[1] > 2 else [positive]:
         yield truth == index, prediction[:, index]
 
 
@@ -211,13 +223,14 @@ def summarise(
     losses: Floats | None = None,
     wanted: Collection[str] = (),
     weights: Floats | None = None,
+    positive: int = SECOND,
 ) -> dict[str, float]:
     """Return the usual metrics for a regression or a classification.
 
     If `loss` is not one of the usual metrics, its name is added, with the mean of `losses` (the loss of each row).
     Metrics with a number in their name, such as `recall_at_precision_0.9`, are added if `wanted` contains their names.
-    With `weights`, every metric is weighted. At least one weight must be above 0. If a true value is 0, the result has
-    no percentage error.
+    With `weights`, every metric is weighted. At least one weight must be above 0. `positive` is the index of the
+    positive class of two classes. If a true value is 0, the result has no percentage error.
     """
     usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
     own = {} if loss is None or loss in usual or losses is None else {loss: average(losses, weights)}
@@ -243,10 +256,10 @@ def summarise(
         "balanced_accuracy": float(sk.balanced_accuracy_score(truth, chosen, sample_weight=weights)),
         "f1_macro": float(sk.f1_score(truth, chosen, average="macro", sample_weight=weights)),
         "roc_auc": roc_auc(truth, prediction, weights),
-        "average_precision": average_precision(truth, prediction, weights),
-        "calibration_error": calibration_error(truth, prediction, weights),
+        "average_precision": average_precision(truth, prediction, weights, positive),
+        "calibration_error": calibration_error(truth, prediction, weights, positive),
         **{
-            name: recall_at_precision(truth, prediction, float(found[1]), weights)
+            name: recall_at_precision(truth, prediction, float(found[1]), weights, positive)
             for name in wanted
             if (found := RECALL_AT_PRECISION.fullmatch(name))
         },

@@ -355,8 +355,8 @@ def test_one_different_prediction_is_a_change() -> None:
     assert judge(scores, evaluation, NEVER, params()).verdict == "hold"
 
 
-def test_a_floor_under_an_unknown_metric_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"gate.floors.f1_macro"):
+def test_a_floor_under_an_undefined_metric_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"gate.floors.f1_macro` is undefined on this holdout; name one of"):
         verdict({"floors": {"f1_macro": Floor(at_least=0.5)}})
 
 
@@ -459,18 +459,30 @@ def test_a_difference_between_rates_of_a_pair_of_columns_has_a_limit(rate: str, 
     scores = answered()
     for most in (difference + 0.01, difference - 0.01):
         rules = SliceGate(minimum_rows=20, margin=0, maximum_difference={"one & two": {rate: most}})  # type: ignore[dict-item]
-        (found,) = check_differences(scores, contest()[1].challenger, params(slices=rules).gate, "log_loss")
+        (found,) = check_differences(scores, contest()[1], params(slices=rules).gate)
         assert found.metric == f"difference of the {rate} between one & two a, x and b, x"
         assert (found.value, found.held) == (pytest.approx(difference), difference <= most)
+
+
+@pytest.mark.parametrize(
+    ("rate", "low", "high"),
+    [("positive_rate", 1 - 14 / 40, 1 - 7 / 40), ("true_positive_rate", 0.8, 0.9), ("false_positive_rate", 0.5, 0.75)],
+)
+def test_rates_are_computed_for_the_positive_class(rate: str, low: float, high: float) -> None:
+    evaluation = contest()[1].model_copy(update={"positive": "0", "positive_index": 0})
+    rules = SliceGate(minimum_rows=20, margin=0, maximum_difference={"one & two": {rate: 0.9}})  # type: ignore[dict-item]
+    (found,) = check_differences(answered(), evaluation, params(slices=rules).gate)
+    assert (found.metric, found.value) == (
+        f"difference of the {rate} between one & two b, x and a, x",
+        pytest.approx(high - low),
+    )
 
 
 @pytest.mark.parametrize("missing", [ANSWER, "challenger_1"])
 def test_a_difference_between_rates_needs_two_classes(missing: str) -> None:
     rules = SliceGate(minimum_rows=20, margin=0, maximum_difference={"one & two": {"positive_rate": 0.1}})
     with pytest.raises(InputError, match="limits the positive_rate, which needs a classification with two classes"):
-        check_differences(
-            answered().drop(columns=missing), contest()[1].challenger, params(slices=rules).gate, "log_loss"
-        )
+        check_differences(answered().drop(columns=missing), contest()[1], params(slices=rules).gate)
 
 
 def test_a_difference_needs_a_sliced_column() -> None:

@@ -12,18 +12,19 @@ import pandera.pandas as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
 from slipway.artifacts import BUNDLE, EVALUATION, SCORES, VERDICT, Evaluation, Verdict
 from slipway.bundle import Decision, Schema, load_bundle
 from slipway.config import Floor, Params, Task, load_params
 from slipway.errors import InputError
-from slipway.pipeline import gate
+from slipway.pipeline import gate, train
 from slipway.pipeline.decay import LOSS, answer_for
 from slipway.pipeline.measure import Measure, best_threshold, ideal_threshold, measure_of, own_losses
 from slipway.pipeline.threshold import decide
 from slipway.pipeline.training_rows import InMemory, Rows
-from slipway.review.intervals import metric_rows
+from slipway.review.intervals import metric_intervals, metric_rows
 from slipway.serving.openapi import add_predictions
 from slipway.serving.protocols import Infer, Invocations, Predict
 from slipway.serving.served_model import ServedModel
@@ -121,6 +122,63 @@ def test_a_bundle_without_costs_has_no_decision_and_answers_as_before(stages: Ca
     assert {*json.loads(Predict(model)(b'{"x": 1}'))} == {"prediction", "probabilities"}
     assert [*json.loads(Invocations(model)(b'{"instances": [{"x": 1}]}'))["predictions"][0]] == [*CLASSES]
     assert "slipway_decisions" not in {each.name for each in model.metrics.collect()}
+
+
+@pytest.mark.parametrize("positive", [None, "yes", "no"])
+def test_the_metrics_and_their_intervals_are_those_of_the_positive_class(
+    stages: Callable[..., Params],  # noqa: F811
+    positive: str | None,
+) -> None:
+    floors = {"recall_at_precision_0.9": Floor(at_least=0.0)}
+    params = stages(classifier(), mails(), "classification", "log_loss", floors=floors, positive=positive)
+    evaluation, scores = Evaluation.read(EVALUATION), pd.read_parquet(SCORES)
+    index = 0 if positive == "no" else 1
+    truth, answers = scores["truth"] == index, scores[f"challenger_{index}"]
+    assert evaluation.challenger.metrics["average_precision"] == sk.average_precision_score(truth, answers)
+    low, high = metric_intervals(scores, params, "challenger", evaluation.positive_index)["average_precision"] or (0, 0)
+    assert low < evaluation.challenger.metrics["average_precision"] < high
+    assert ("positive" in EVALUATION.read_text()) == (positive is not None)
+    assert evaluation.positive_note.startswith("" if positive is None else f"The positive class is {positive}: ")
+
+
+def test_the_positive_class_does_not_change_the_bundle(stages: Callable[..., Params]) -> None:  # noqa: F811
+    params = stages(classifier(), mails(), "classification", "log_loss")
+    before = load_bundle(BUNDLE).hash
+    train.run(params.model_copy(update={"task": params.task.model_copy(update={"positive": "no"})}), classifier())
+    assert load_bundle(BUNDLE).hash == before
+
+
+def unfit(*_: Any) -> Any:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"positive": "spam"}, "`task.positive` is 'spam', which is not a class; the classes are no, yes."),
+        ({"cost": {"no": {"yes": 1.0}}}, "`task.cost.yes` lacks the cost of the answer 'no'"),
+        ({"loss": "own_profit"}, "lacks the function `loss`"),
+    ],
+)
+def test_a_task_that_does_not_fit_the_model_is_refused_before_the_model_is_fitted(
+    stages: Callable[..., Params],  # noqa: F811
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    with pytest.raises(InputError, match=words):
+        stages(make(fit=unfit, target=str), mails(), "classification", **changes)
+
+
+def test_more_than_two_classes_have_no_positive_one() -> None:
+    task = Task(kind="classification", loss="log_loss", positive="b")
+    with pytest.raises(InputError, match=r"`task\.positive` is 'b', but of 3 classes none is positive"):
+        task.positive_index(("a", "b", "c"))
+    with pytest.raises(ValueError, match="a regression has no classes, so it has no positive class"):
+        Task(kind="regression", loss="mean_absolute_error", positive="b")
+
+
+def test_a_positive_class_can_be_written_as_a_number() -> None:
+    assert Task.model_validate({"kind": "classification", "loss": "log_loss", "positive": 0}).positive == "0"
 
 
 @pytest.mark.parametrize(
@@ -376,4 +434,5 @@ def test_a_loss_of_pairs_is_not_computed_from_a_log() -> None:
         ValueError, match="the loss one_minus_auc compares pairs of rows, and `live` reads a log in parts"
     ):
         Params.model_validate(content | {"task": task, "live": live})
-    assert Params.model_validate(content | {"task": task}).task.loss == "one_minus_auc"
+    gate = content["gate"] | {"floors": {}}
+    assert Params.model_validate(content | {"task": task, "gate": gate}).task.loss == "one_minus_auc"

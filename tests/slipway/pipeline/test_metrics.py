@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
-from slipway.config import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Task, loss_number
+from slipway.config import CLASSIFICATION_LOSSES, METRICS, REGRESSION_LOSSES, Kind, Task, loss_number
 from slipway.pipeline.columns import SLICE, TRUTH
 from slipway.pipeline.gate import check_slices
 from slipway.statistics.blocks import mean_of
@@ -240,3 +240,22 @@ def test_recall_at_a_precision_agrees_with_the_curve_of_scikit_learn(precision: 
     assert summarise("classification", truth, probabilities, wanted=[name])[name] == pytest.approx(expected)
     assert name not in summarise("classification", truth, probabilities)
     assert recall_at_precision(np.zeros(500), probabilities, precision) == 0
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_floors_can_name_each_metric_that_is_computed(kind: Kind) -> None:
+    answers = np.array([[0.5, 0.5], [0.2, 0.8]]) if kind == "classification" else np.ones((2, 1))
+    assert {*summarise(kind, np.array([1.0, 1.0]), answers)} == {*METRICS[kind]}
+
+
+def test_metrics_of_the_first_class_are_those_of_the_second_with_the_classes_swapped() -> None:
+    truth, probabilities = ranked(500)
+    wanted = ["recall_at_precision_0.8"]
+    first = summarise("classification", truth, probabilities, wanted=wanted, positive=0)
+    swapped = summarise("classification", 1 - truth, probabilities[:, ::-1], wanted=wanted)
+    for name in ("average_precision", *wanted, "calibration_error"):
+        assert first[name] == pytest.approx(swapped[name], abs=1e-3)  # bins of the calibration error have other edges
+    second = summarise("classification", truth, probabilities, wanted=wanted)
+    assert {name for name in first if first[name] != second[name]} >= {"average_precision", *wanted}
+    for name in ("log_loss", "brier_score", "error_rate", "balanced_accuracy", "f1_macro", "roc_auc"):
+        assert first[name] == second[name]

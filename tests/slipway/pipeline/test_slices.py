@@ -1,11 +1,20 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pandera.pandas as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pandera.engines.pandas_engine import DateTime
 
+from slipway.artifacts import PARAMS
+from slipway.cli import pipeline
 from slipway.errors import InputError
-from slipway.pipeline.slices import columns_of, slice_labels
+from slipway.pipeline.slices import check_rules, columns_of, slice_labels
+from tests.slipway.conftest import ROOT
+from tests.slipway.pipeline.test_unusual_models import make
 
 FRAME = pd.DataFrame({"wall": ["wood", None, "brick"], "year": [1919.0, 1920.0, np.nan]})
 
@@ -61,5 +70,38 @@ def test_a_pair_takes_no_edges_and_needs_known_columns() -> None:
     rows = pd.DataFrame({"size": [1.0], "wall": ["brick"]})
     with pytest.raises(InputError, match=r"`evaluate\.slices\.size & wall` is a pair of columns, which has no edges"):
         slice_labels(rows, {"size & wall": [1.0]})
-    with pytest.raises(InputError, match=r"`evaluate\.slices\.roof` is not a column of the data"):
+    with pytest.raises(InputError, match=r"`evaluate\.slices\.size & roof` names 'roof', which is not a column"):
         slice_labels(rows, {"size & roof": "values"})
+    with pytest.raises(InputError, match=r"`evaluate\.slices\.size & wall & wall` has 3 columns; name one or two"):
+        slice_labels(rows, {"size & wall & wall": "values"})
+
+
+@pytest.mark.parametrize(
+    ("slices", "words"),
+    [
+        ("rooof: values", "`evaluate.slices.rooof` is not a column of the data"),
+        ("wall & rooof: values", "`evaluate.slices.wall & rooof` names 'rooof', which is not a column"),
+        ("wall: [1.0]", "`evaluate.slices.wall` has edges, but the column is not numeric"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["validate", "split", "train"])
+def test_a_wrong_slice_is_reported_before_the_model_is_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, slices: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / PARAMS).read_text().replace("    stories: values", f"    {slices}").replace("    wall: values\n", "")
+    PARAMS.write_text(text)
+    with pytest.raises(InputError, match=re.escape(words)):
+        getattr(pipeline, verb)()
+
+
+def test_the_columns_of_all_types_can_be_sliced_before_there_are_rows() -> None:
+    vector = pa.Column(object, metadata={"kind": "vector", "length": 3})
+    text = pa.Column(str, pa.Check.str_length(max_value=9), metadata={"kind": "text"})
+    types = {"number": float, "count": "Int64", "flag": bool, "at": DateTime(tz="UTC"), "wall": str}
+    columns = {name: pa.Column(each) for name, each in types.items()} | {"vector": vector, "text": text}
+    model = make(columns)
+    edges, values = {name: [1.0] for name in ("number", "count", "vector", "text")}, dict.fromkeys(types, "values")
+    check_rules({**values, **edges, "delivery": "values", "wall & vector": "values"}, model)  # type: ignore[dict-item]
+    with pytest.raises(InputError, match="has the kind text, whose values are not published; give edges of its length"):
+        check_rules({"text": "values"}, model)

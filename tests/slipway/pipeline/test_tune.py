@@ -145,6 +145,16 @@ def test_a_setting_that_the_model_refuses_is_a_failed_trial() -> None:
 
 
 @pytest.mark.usefixtures("split_rows")
+def test_a_wrong_task_is_reported_before_the_first_trial() -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    for task, words in (({"loss": "own_profit"}, "lacks the function `loss`"), ({"weight": "w"}, "no such column")):
+        with pytest.raises(InputError, match=words):
+            search(params_with(**task), never)
+
+
+@pytest.mark.usefixtures("split_rows")
 def test_a_model_that_predicts_missing_values_is_a_failed_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     """The most probable of missing probabilities is the first class, so the error rate would be a number."""
 

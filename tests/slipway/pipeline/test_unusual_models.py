@@ -64,6 +64,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
         cost: dict[str, dict[str, float]] | None = None,
         floors: dict[str, Floor] | None = None,
         weight: str | None = None,
+        positive: str | None = None,
     ) -> Params:
         check_contract(model)
         Path("data").mkdir()
@@ -72,7 +73,9 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
         data.to_csv("data/a.csv", index=False)
         params = load_params(ROOT / "params.yaml")
         changes = {
-            "task": params.task.model_copy(update={"kind": kind, "loss": loss, "cost": cost, "weight": weight}),
+            "task": params.task.model_copy(
+                update={"kind": kind, "loss": loss, "cost": cost, "weight": weight, "positive": positive}
+            ),
             "split": params.split.model_copy(update={"by": "key", "share": 0.3}),
             "evaluate": params.evaluate.model_copy(update={"slices": {}}),
             "gate": params.gate.model_copy(update={"floors": floors or {}}),

@@ -195,7 +195,7 @@ def test_the_difference_between_slices_is_weighted() -> None:
     scores[WEIGHT] = np.where(first & (scores["slice: size"] == "a"), 3.0, 1.0)
     for limits, expected in ((0.1, (200 - 150) / evaluation.challenger.loss), ({"positive_rate": 0.1}, 0.75 - 0.5)):
         slices = SliceGate(minimum_rows=30, margin=0.5, maximum_difference={"size": limits})
-        (found,) = check_differences(scores, evaluation.challenger, params(slices=slices).gate, "mean_absolute_error")
+        (found,) = check_differences(scores, evaluation, params(slices=slices).gate)
         assert (found.value, found.held) == (pytest.approx(expected), False)
 
 
