@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from slipway import atomic
@@ -355,7 +356,7 @@ def live_tables(live: Live) -> Iterator[Table]:
             table.add_column(head, justify="right")
         for section in ((each.whole,), each.days, each.slices):
             for part in section:
-                table.add_row(*_cells(part))
+                table.add_row(*map(escape, _cells(part)))
             table.add_section()
         yield table
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
