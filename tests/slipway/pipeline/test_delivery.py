@@ -501,6 +501,7 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "UTF-32": (lambda b: b.decode().encode("utf-32"), "is UTF-32; deliver the file in UTF-8"),
     "CR": (lambda b: b.replace(b"\n", b"\r"), "ends its lines with CR alone"),
     "JSON": (lambda _: b'{"price": 1}\n', "is JSON instead of CSV"),
+    "JSON with quotes": (lambda _: b'{"body": "a \\"quote\\""}\n' * 2, "is JSON instead of CSV"),
     "HTML": (lambda _: b"<!DOCTYPE html>\n<html></html>\n", "is HTML or XML instead of CSV"),
     "Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of Git LFS"),
     "case": (lambda b: b.replace(b"price", b"Price", 1), "has the column 'Price', whose name has another case"),
