@@ -225,7 +225,7 @@ class PipelineResult(Artifact):
 
     @property
     def is_regression(self) -> bool:
-        """Whether the models predict numbers, and not classes."""
+        """True if the models predict numbers, and not classes."""
         return self.evaluation.challenger.metrics.get("r_squared") is not None
 
 
