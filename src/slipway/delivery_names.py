@@ -85,7 +85,8 @@ def list_deliveries(entries: Iterable[tuple[str, bool]], where: Callable[[str], 
         reason = reason_not_taken(entry) if name is None else None if name.isprintable() else UNPRINTABLE
         if reason in (NOT_TAKEN, UNPRINTABLE):
             address = where(entry if entry.isprintable() else entry.encode("unicode_escape").decode())
-            errors.append(InputError(f"{address} is not taken, because {reason}; rename it, or remove it from there."))
+            fix = "deliver it as CSV or Parquet, or remove it" if reason == NOT_TAKEN else "rename it, or remove it"
+            errors.append(InputError(f"{address} is not taken, because {reason}; {fix} from there."))
         elif reason:
             not_taken[where(entry)] = reason
         elif name is not None:

@@ -194,7 +194,7 @@ def _say_ingested(result: "IngestResult") -> None:
     for delivery in result.ingested:
         noun = "keys" if delivery.counts.lists_keys else "rows"
         rows = f"{delivery.counts.accepted:,} {noun} accepted, {delivery.counts.quarantined:,} quarantined"
-        say("ingest", f"{delivery.name} ingested: {rows}")
+        say("ingest", escape(f"{delivery.name} ingested: {rows}"))
         for note in delivery.counts.notes:
             say("", escape(note))
     for name in result.recorded:

@@ -56,7 +56,7 @@ def score(
         source,
         output,
         tuple(keep or ()),
-        lambda part, done: say("score", f"{part}: {done}"),
+        lambda part, done: say("score", escape(f"{part}: {done}")),
         engine_of(read_params()),
     )
     out.print(_drift_table(summary))

@@ -38,7 +38,8 @@ def tune() -> None:
         after = replace_settings(before, search.best.settings)
         atomic.write_text(artifacts.PARAMS, after)
         names = (f"a/{artifacts.PARAMS}", f"b/{artifacts.PARAMS}")
-        out.print("\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="")))
+        lines = difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="")
+        out.print(escape("\n".join(lines)))
     else:
         say("tune", "no trial is better, so params.yaml is unchanged")
     recorded = registry.record_search(params, search)

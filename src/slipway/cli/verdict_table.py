@@ -1,6 +1,7 @@
 """Show a verdict as a table in the terminal."""
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from slipway.artifacts import Evaluation, Verdict
@@ -29,5 +30,5 @@ def verdict_table(verdict: Verdict, evaluation: Evaluation) -> Table:
     for part in verdict.slices[:WORST_SLICES]:
         mark = "[red]regresses[/] " if part.regressed else "" if part.judged else "[dim]too few to judge[/] "
         name = f"{part.column}: {part.value} ({part.comparison.rows:,} rows)"
-        table.add_row(name, "", f"{mark}{0.0 - part.relative:+.1%}")
+        table.add_row(escape(name), "", f"{mark}{0.0 - part.relative:+.1%}")
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from slipway import artifacts
@@ -72,23 +73,27 @@ def run(params: Params, model: Model, read: Callable[[], DeliveredRows], name: s
 
 
 def decay_table(decay: DeliveryDecay) -> Table:
-    """Return a table with loss and bias for all rows, each period and each slice. The worst slice is first."""
+    """Return a table with loss and bias for all rows, each period and each slice. The worst slice is first.
+
+    With several classes, each row has the class with the largest bias.
+    """
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    outputs = list(decay.whole.biases)
-    heads = ["rows", "at release", "loss", "interval", ""]
-    for output in outputs:
-        heads += [f"bias{f' of {output}' if len(outputs) > 1 else ''}", "interval"]
-    table.add_column(decay.delivery, overflow="fold")
-    for head in heads:
-        table.add_column(head, justify="right", overflow="fold")
+    has_classes = len(decay.whole.biases) > 1
+    table.add_column(escape(decay.delivery), overflow="fold", min_width=12)
+    for head in ("rows", "at\nrelease", "loss", "interval", "", "bias", "interval"):
+        if head == "interval" or (head == "bias" and has_classes):
+            table.add_column(head, justify="right", overflow="fold", min_width=8)
+        else:  # a narrow terminal must not break a number, so the other columns take several lines
+            table.add_column(head, justify="right", no_wrap=True)
     for section in ((decay.whole,), decay.periods, decay.slices):
         for part in section:
             past = part.loss.at_release
             cells = [f"{part.rows:,}", "-" if past is None else number(past), *_cells(part.loss)]
             cells.append(f"{part.loss.value / past - 1:+.1%}" if past else "")
-            for output in outputs:
-                cells += _cells(part.biases[output])
-            table.add_row(f"{f'{part.column} ' if part.column else ''}{part.value}", *cells)
+            output, bias = max(part.biases.items(), key=lambda each: (each[1].beyond, abs(each[1].value)))
+            value, interval = _cells(bias)
+            cells += [f"{escape(output)}\n{value}" if has_classes else value, interval]
+            table.add_row(escape(f"{f'{part.column} ' if part.column else ''}{part.value}"), *cells)
         table.add_section()
     return table
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from slipway.monitoring.join_log import Live, Skew
@@ -19,7 +20,7 @@ def live_tables(live: Live) -> Iterator[Table]:
             table.add_column(head, justify="right")
         for section in ((each.whole,), each.days, each.slices):
             for part in section:
-                table.add_row(*_cells(part))
+                table.add_row(*map(escape, _cells(part)))
             table.add_section()
         yield table
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

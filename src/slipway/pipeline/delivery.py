@@ -110,11 +110,11 @@ class Chunk:
         return table
 
     def as_csv(self) -> list[bytes]:
-        """Return each row as a line of CSV, with the malformed rows last."""
-        table = pa.table([_text(each) for each in self.table.columns], self.table.column_names)
+        """Return each row as a line of CSV, with the malformed rows last. Line breaks in values are escaped."""
+        table = pa.table([_one_line(_text(each)) for each in self.table.columns], self.table.column_names)
         written = io.BytesIO()
         pa.csv.write_csv(table, written, pa.csv.WriteOptions(include_header=False))
-        return [*written.getvalue().splitlines(), *(text.encode() for _, text in self.malformed.values())]
+        return [*written.getvalue().split(b"\n")[:-1], *(text.encode() for _, text in self.malformed.values())]
 
 
 @dataclass(frozen=True)
@@ -362,6 +362,12 @@ def text_table(table: pa.Table) -> pa.Table:
     """Convert all columns to text. If two columns have the same name, only the first is kept."""
     names = table.column_names
     return pa.table({name: _text(table.column(names.index(name))) for name in dict.fromkeys(names)})
+
+
+def _one_line(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    for character, escaped in (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r")):
+        texts = pc.replace_substring(texts, character, escaped)
+    return texts
 
 
 def _text(values: pa.ChunkedArray) -> pa.ChunkedArray:

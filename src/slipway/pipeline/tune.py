@@ -23,6 +23,7 @@ from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.folds import Fold, make_folds
 from slipway.pipeline.measure import measure_of, row_weights
 from slipway.pipeline.parquet import read_table
+from slipway.pipeline.published import refuse_rare_tokens
 from slipway.pipeline.tensors import describe
 from slipway.pipeline.threshold import decide
 from slipway.pipeline.train import classes_of, fit, fit_checked
@@ -85,6 +86,7 @@ class Objective:
     def _losses(self, training: Rows, validation: Rows, params: Params, model: Model) -> Floats:
         classes, task = self.schema.classes, params.task
         fitted: Any = fit_checked(model, training, params, classes)
+        refuse_rare_tokens(fitted, training, self.schema, params.train.minimum_value_rows)  # as `train` does
         predict = fitted.predict if classes is None else fitted.predict_proba
         try:
             answers = [np.asarray(predict(part), dtype=np.float32).reshape(len(part), -1) for part in validation]

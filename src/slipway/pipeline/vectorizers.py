@@ -32,11 +32,13 @@ def count_tokens(fitted: CountVectorizer, graph: GraphBuilder, texts: str) -> st
     flat = graph.add("Reshape", texts, graph.constant([-1], "int64"))
     if fitted.lowercase:
         flat = _lower(graph, flat)
-    tokens = _tokenize(graph, flat, _as_re2(fitted.token_pattern))
-    shortest, longest = fitted.ngram_range
-    if longest > 1 and (stop_words := fitted.get_stop_words()):
-        tokens = _drop(graph, tokens, sorted(stop_words))
-    counts = graph.add("TfIdfVectorizer", tokens, **_vocabulary(fitted.vocabulary_, shortest, longest))
+    if fitted.analyzer == "word":
+        tokens = _tokenize(graph, flat, _as_re2(fitted.token_pattern))
+        if fitted.ngram_range[1] > 1 and (stop_words := fitted.get_stop_words()):
+            tokens = _drop(graph, tokens, sorted(stop_words))
+    else:
+        tokens = _characters(graph, flat, in_words=fitted.analyzer == "char_wb")
+    counts = graph.add("TfIdfVectorizer", tokens, **_vocabulary(fitted))
     counts = graph.add("Reshape", counts, graph.constant([-1, len(fitted.vocabulary_)], "int64"))
     return graph.add("Min", counts, graph.constant(1.0, "float32")) if fitted.binary else counts
 
@@ -61,10 +63,12 @@ def weigh(fitted: TfidfTransformer, graph: GraphBuilder, counts: str) -> str:
 
 def _require_convertible(fitted: CountVectorizer) -> None:
     name = type(fitted).__name__
-    own = {"analyzer": fitted.analyzer != "word", "preprocessor": fitted.preprocessor, "tokenizer": fitted.tokenizer}
+    own = {"analyzer": callable(fitted.analyzer), "preprocessor": fitted.preprocessor, "tokenizer": fitted.tokenizer}
     for option, used in {**own, "strip_accents": fitted.strip_accents}.items():
         if used:
             raise NotConvertible(f"{name} with the option `{option}`")
+    if fitted.analyzer == "char_wb" and fitted.ngram_range[0] == 1:
+        raise NotConvertible(f"{name} with `char_wb` and single characters; start `ngram_range` at 2")
 
 
 def _as_re2(pattern: str) -> str:
@@ -81,8 +85,7 @@ def _as_re2(pattern: str) -> str:
     if ONE_CLASS.fullmatch(pattern):
         return pattern
     if pattern == r"\S+":
-        blank = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
-        return f"[^{blank}]+"
+        return f"[^{_blank()}]+"
     raise NotConvertible(rf"the `token_pattern` {pattern!r}; use (?u)\b\w+\b, \S+ or one class of characters")
 
 
@@ -100,6 +103,26 @@ def _tokenize(graph: GraphBuilder, texts: str, pattern: str) -> str:
     """
     tokens = graph.add("Tokenizer", texts, domain=RUNTIME, mark=0, mincharnum=1, pad_value="", tokenexp=pattern)
     return _with_blank(graph, tokens)
+
+
+def _characters(graph: GraphBuilder, texts: str, *, in_words: bool) -> str:
+    """Cut each text into its characters: [rows] → [rows, characters]. A blank of several characters becomes a space.
+
+    If `in_words`, also cut at the start and the end, and replace every blank by a space. The n-grams of scikit-learn's
+    analyzer `char_wb` never have a space between two other characters, so all others are not in the vocabulary.
+    """
+    if in_words:
+        space = graph.constant(" ", "str")
+        texts = graph.add("StringConcat", graph.add("StringConcat", space, texts), space)
+    blank = _blank()
+    pieces = _tokenize(graph, texts, f"[^{blank}]|[{blank}]+")
+    is_blank = graph.add("RegexFullMatch", pieces, pattern=f"[{blank}]{{{1 if in_words else 2},}}")
+    return graph.add("Where", is_blank, graph.constant(" ", "str"), pieces)
+
+
+@cache
+def _blank() -> str:
+    return "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
 
 
 def _with_blank(graph: GraphBuilder, tokens: str) -> str:
@@ -166,11 +189,16 @@ def _drop(graph: GraphBuilder, tokens: str, words: Sequence[str]) -> str:
     return graph.add("GatherElements", blank, f"{kept}_1", axis=1)
 
 
-def _vocabulary(vocabulary: dict[str, int], shortest: int, longest: int) -> dict[str, Any]:
-    """Return the attributes of the ONNX operator TfIdfVectorizer: all n-grams, ordered by their number of tokens."""
+def _vocabulary(fitted: CountVectorizer) -> dict[str, Any]:
+    """Return the attributes of the ONNX operator TfIdfVectorizer: all n-grams, ordered by their number of tokens.
+
+    The vocabulary of the analyzer `char_wb` also contains whole words that are shorter than the shortest n-gram.
+    """
+    shortest, longest = fitted.ngram_range
     by_length: dict[int, list[tuple[list[str], int]]] = {length: [] for length in range(1, longest + 1)}
-    for gram, place in sorted(vocabulary.items(), key=lambda each: each[1]):
-        tokens = gram.split(" ") if longest > 1 else [gram]
+    for gram, place in sorted(fitted.vocabulary_.items(), key=lambda each: each[1]):
+        tokens = [*gram] if fitted.analyzer != "word" else gram.split(" ") if longest > 1 else [gram]
+        shortest = min(shortest, len(tokens))
         by_length[len(tokens)].append((tokens, int(place)))
     starts: list[int] = []
     pool: list[str] = []

@@ -82,7 +82,7 @@ def _data(bundle: Bundle, evaluation: Evaluation | None) -> Iterator[str]:
         found = reference.features.get(column.name)
         if column.type == "date" and found and found.edges:
             first, last = (_day(edge) for edge in (found.edges[0], found.edges[-1]))
-            yield f"- `{escape(column.name)}` of most training rows: {first} to {last}"
+            yield f"- {escape(column.name)} of most training rows: {first} to {last}"
     if evaluation:
         span = f", from {evaluation.holdout.first} to {evaluation.holdout.last}" if evaluation.holdout.first else ""
         yield f"- Holdout rows, which the model was not trained on: {evaluation.holdout.rows:,}{span}"
@@ -179,9 +179,15 @@ def _limits(bundle: Bundle) -> Iterator[str]:
 def _values(column: Column) -> str:
     if column.values is not None:
         return f"{len(column.values)} categories"
-    low, high = ("" if each is None else f"{each}" for each in (column.minimum, column.maximum))
+    low, high = (each if each is None else _bound(each) for each in (column.minimum, column.maximum))
     what = " characters" if column.type == "text" else ""
-    return f"{low or 'any'} to {high or 'any'}{what}" if low or high else "any"
+    if low and high:
+        return f"{low} to {high}{what}"
+    return f"at least {low}{what}" if low else f"at most {high}{what}" if high else "any"
+
+
+def _bound(value: float | str) -> str:
+    return f"{value:,}".removesuffix(".0") if isinstance(value, float) else f"{value}"
 
 
 def _provenance(bundle: Bundle, provenance: Provenance, release: Release | None) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Lay out a report as a document of plain blocks. The modules `markdown` and `page` render the document."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from slipway.artifacts import FeatureScore, SliceVerdict
 from slipway.pipeline.number_text import number, with_unit
@@ -188,19 +189,27 @@ def _charts(result: PipelineResult) -> tuple[Section, ...]:
         alt = f"{loss.capitalize()} of both models over the time of the holdout"
         charts.append(Chart("loss", alt, Code(loss_chart(result), "mermaid")))
     if result.points:
-        regression = result.evaluation.challenger.metrics.get("r_squared") is not None
-        alt = (
-            "Predictions of both models against the truth"
-            if regression
-            else "Share of correct predictions, by certainty"
-        )
-        charts.append(Chart("predictions", alt, _predictions(result)))
+        if result.is_regression:
+            charts.append(Chart("predictions", "Predictions of both models against the truth", _predictions(result)))
+        else:
+            charts.append(Chart("predictions", "Share of correct predictions, by certainty", _certainties(result)))
     return (Section("Charts", tuple(charts)),) if charts else ()
 
 
 def _predictions(result: PipelineResult) -> Table:
     rows = tuple(tuple("" if value is None else number(value) for value in row) for row in tenths(result))
     return Table(("truth, mean of a tenth of the rows", "champion", "challenger"), rows)
+
+
+def _certainties(result: PipelineResult) -> Table:
+    """Return a table with a row for each tenth of the holdout rows. Each model has its own tenths."""
+    known = [
+        sorted((certainty, point.actual) for point in result.points if (certainty := getattr(point, name)) is not None)
+        for name in ("champion", "challenger")
+    ]
+    pairs = zip_longest(*known)
+    rows = tuple(tuple(text for pair in row for text in (map(number, pair) if pair else ("", ""))) for row in pairs)
+    return Table(("champion's certainty", "correct", "challenger's certainty", "correct"), rows)
 
 
 def _slices(result: PipelineResult) -> tuple[Section, ...]:

@@ -223,6 +223,11 @@ class PipelineResult(Artifact):
     unit: Annotated[str, Field(max_length=50)]
     row_noun: Annotated[str, Field(max_length=50)]
 
+    @property
+    def is_regression(self) -> bool:
+        """True if the models predict numbers, and not classes."""
+        return self.evaluation.challenger.metrics.get("r_squared") is not None
+
 
 class Changes(Artifact):
     """The differences from the base branch.

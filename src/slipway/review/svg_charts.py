@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -51,7 +52,10 @@ def draw_charts(report: Report) -> dict[str, bytes]:
 
 def _svg(figure: Figure) -> bytes:
     file = BytesIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with catch_warnings():
+        # The text stays text, and the browser has the glyphs of other scripts that matplotlib's font lacks.
+        filterwarnings("ignore", message=r"Glyph \d+ .* missing from font", category=UserWarning)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return file.getvalue()
 
 
@@ -122,8 +126,9 @@ def _predictions(result: PipelineResult, theme: Theme) -> Figure:
     axes.plot(ends, ends, color=theme["muted"], linewidth=1, label="correct")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.set_xlabel("truth", color=theme["muted"])
-    axes.set_ylabel("prediction", color=theme["muted"])
+    across, up = ("truth", "prediction") if result.is_regression else ("share of correct predictions", "certainty")
+    axes.set_xlabel(across, color=theme["muted"])
+    axes.set_ylabel(up, color=theme["muted"])
     _legend(axes, theme)
     return figure
 

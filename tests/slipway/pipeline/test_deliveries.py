@@ -104,7 +104,11 @@ class TestFilesThatCannotBeUsed:
 
     def test_a_file_that_is_not_a_delivery_is_an_error_because_its_rows_would_be_lost(self, slipway: Run) -> None:
         Path("data/1997B.csv").rename("data/1997B.csv.txt")
-        self.refused(slipway, "data/1997B.csv.txt is not taken, because its name ends neither in .csv nor in .parquet")
+        self.refused(
+            slipway,
+            "data/1997B.csv.txt is not taken, because its name ends neither in .csv nor in .parquet, also compressed; "
+            "deliver it as CSV or Parquet, or remove it from there.",
+        )
 
     def test_missing_deliveries_are_an_error(self, slipway: Run) -> None:
         for path in Path("data").iterdir():

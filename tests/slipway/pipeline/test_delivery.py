@@ -144,6 +144,15 @@ def test_row_numbers_continue_across_blocks_and_quoted_line_breaks_are_kept(
     assert values[:3] == ["plain", 'a "1"\r\nb, c\n\n', 'a "2"\r\nb, c\n\n']
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_row_with_line_breaks_counts_once(tmp_path: Path, suffix: str) -> None:
+    path, bodies = tmp_path / f"x{suffix}", ["one\ntwo", "one\r\ntwo", "one\\ntwo", "one two", None]
+    rows = pd.DataFrame({"ticket": ["same"] * 5, "body": bodies})
+    rows.to_csv(path, index=False) if suffix == ".csv" else rows.to_parquet(path)
+    (chunk,) = read_chunks(path)
+    assert len(chunk.as_csv()) == len(set(chunk.as_csv())) == 5
+
+
 def test_a_quoted_value_may_be_long_and_end_in_a_backslash(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     values = ["a\n" * 200_000, "C:\\", 'a "b\\"']
@@ -492,6 +501,7 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "UTF-32": (lambda b: b.decode().encode("utf-32"), "is UTF-32; deliver the file in UTF-8"),
     "CR": (lambda b: b.replace(b"\n", b"\r"), "ends its lines with CR alone"),
     "JSON": (lambda _: b'{"price": 1}\n', "is JSON instead of CSV"),
+    "JSON with quotes": (lambda _: b'{"body": "a \\"quote\\""}\n' * 2, "is JSON instead of CSV"),
     "HTML": (lambda _: b"<!DOCTYPE html>\n<html></html>\n", "is HTML or XML instead of CSV"),
     "Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of Git LFS"),
     "case": (lambda b: b.replace(b"price", b"Price", 1), "has the column 'Price', whose name has another case"),

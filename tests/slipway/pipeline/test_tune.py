@@ -9,9 +9,13 @@ import cloudpickle
 import mlflow
 import numpy as np
 import pandas as pd
+import pandera.pandas as pa
 import pytest
 from mlflow.entities import RunStatus, ViewType
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
 
 from slipway import atomic
 from slipway.artifacts import HOLDOUT, TRAINING
@@ -169,6 +173,23 @@ def test_a_model_that_predicts_missing_values_is_a_failed_trial(monkeypatch: pyt
     table(60, 1, "classes").to_parquet(TRAINING)
     with pytest.raises(CheckFailed, match="the last one because the fitted model predicts infinite or missing values"):
         search(params_with({"trials": 2}, kind="classification", loss="error_rate"))
+
+
+@pytest.mark.usefixtures("split_rows")
+def test_a_vocabulary_that_train_refuses_is_a_failed_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def words(features: pd.DataFrame, target: "pd.Series[Any]", settings: Any, seed: int) -> Any:  # noqa: ARG001
+        counts = ColumnTransformer([("body", CountVectorizer(min_df=settings["min_df"]), "body")])
+        return make_pipeline(counts, Ridge()).fit(features, target)
+
+    text = pa.Column(str, pa.Check.str_length(max_value=99), metadata={"kind": "text"})
+    known = make(columns={"body": text}, fit=words, FEATURES=("body",), EXAMPLES=({"body": "hello"},))
+    monkeypatch.setattr(tune, "load_model", lambda: known)
+    table(60, 1).assign(body=[f"often rare{n}" for n in range(60)]).to_parquet(TRAINING)
+    rules = {"trials": 6, "settings": {"min_df": [1, 10]}}
+    trials = search(params_with(rules, {"min_df": 1})).trials
+    outcomes = {trial.settings["min_df"]: trial.outcome for trial in trials}
+    assert outcomes[10].error == ""
+    assert "fewer than 10 training rows have" in str(outcomes[1].error)
 
 
 @pytest.mark.usefixtures("split_rows")

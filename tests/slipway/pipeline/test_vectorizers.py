@@ -63,6 +63,9 @@ VECTORIZERS = {
     "long words": CountVectorizer(token_pattern=r"\w{3,}"),
     "ascii words": TfidfVectorizer(token_pattern=r"[a-z]+"),
     "between blanks": CountVectorizer(token_pattern=r"\S+"),
+    "characters": CountVectorizer(analyzer="char", ngram_range=(1, 3)),
+    "characters in words": TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True),
+    "long n-grams in words": CountVectorizer(analyzer="char_wb", ngram_range=(5, 6), lowercase=False),
     "in two steps": make_pipeline(CountVectorizer(), TfidfTransformer(sublinear_tf=True)),
     "fixed vocabulary": CountVectorizer(vocabulary=["fox", "dog", "größe"]),
 }
@@ -125,13 +128,14 @@ def test_equal_models_have_equal_bytes() -> None:
 @pytest.mark.parametrize(
     ("vectorizer", "reason"),
     [
-        (CountVectorizer(analyzer="char_wb"), "CountVectorizer with the option `analyzer`"),
+        (CountVectorizer(analyzer=str.split), "CountVectorizer with the option `analyzer`"),
+        (CountVectorizer(analyzer="char_wb"), "start `ngram_range` at 2"),
         (TfidfVectorizer(strip_accents="unicode"), "TfidfVectorizer with the option `strip_accents`"),
         (TfidfVectorizer(tokenizer=str.split, token_pattern=None), "TfidfVectorizer with the option `tokenizer`"),
         (TfidfVectorizer(token_pattern=r"\w+(?=x)"), "the `token_pattern`"),
         (TfidfVectorizer(token_pattern=r"\w\w"), "the `token_pattern`"),
     ],
-    ids=["analyzer", "accents", "tokenizer", "pattern", "pairs"],
+    ids=["analyzer", "single characters", "accents", "tokenizer", "pattern", "pairs"],
 )
 def test_an_option_without_equivalent_is_refused_by_name(vectorizer: Any, reason: str) -> None:
     texts = [f"{text} axx bxx" for text in TEXTS]

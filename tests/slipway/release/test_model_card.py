@@ -15,7 +15,7 @@ from slipway.artifacts import EVALUATION, PARAMS, RELEASE, SCORES, Contender, Ev
 from slipway.bundle import GOLDEN, Column, Decision, Schema, load_bundle
 from slipway.provenance import Provenance
 from slipway.release.image import _card
-from slipway.release.model_card import CARD, model_card, task_of
+from slipway.release.model_card import CARD, _values, model_card, task_of
 from tests.slipway.conftest import ROOT
 from tests.slipway.serving import odd
 
@@ -56,7 +56,7 @@ def test_the_card_has_the_data_the_metrics_the_slices_the_limits_and_the_provena
         r"| mean\_absolute\_error | 4.25 | 9 |",
         r"| kind\| | a | 40 | 7.5 |",
         "| rooms | number | any | no |",
-        r"| area/m²\~'% | number | 0.0 to 9.0 | yes |",
+        r"| area/m²\~'% | number | 0 to 9 | yes |",
         "| kind | category | 2 categories | no |",
         f"- Bundle: `{bundle.hash}`",
         f"- Data (hash in `data.dvc`): `{'d' * 32}`",
@@ -65,6 +65,20 @@ def test_the_card_has_the_data_the_metrics_the_slices_the_limits_and_the_provena
     ):
         assert line in card.splitlines()
     assert model_card(load_bundle(bundle.path), PROVENANCE) == card
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (Column(name="a", type="text", required=True, maximum=2000.0), "at most 2,000 characters"),
+        (Column(name="a", type="text", required=True, minimum=5.0, maximum=9.0), "5 to 9 characters"),
+        (Column(name="a", type="number", required=True, minimum=0.5), "at least 0.5"),
+        (Column(name="a", type="date", required=True, maximum="2030-12-31"), "at most 2030-12-31"),
+        (Column(name="a", type="number", required=True), "any"),
+    ],
+)
+def test_the_limits_of_a_feature_are_words(column: Column, words: str) -> None:
+    assert _values(column) == words
 
 
 @pytest.mark.parametrize("loss", [4.25, 4.5])

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from slipway.artifacts import Comparison, Decay, FeatureScore, Holdout, SliceVerdict, Suspicion
 from slipway.review.layout import Chart, Table, Text, lay_out
-from slipway.review.report import ClientChanges, FeatureDrift, FieldChange, Override, Report
+from slipway.review.report import ClientChanges, FeatureDrift, FieldChange, Override, Point, Report
 from slipway.review.text_charts import interval_chart, loss_chart
 
 
@@ -50,6 +50,24 @@ def test_slices_show_the_worst_and_the_best_and_fold_the_others(report: Report) 
     assert folded.folded == f"The other {22 - len(names)} slices"
     assert {row[0] for row in (*shown.rows, *folded.rows)} == {f"wall: {each.value}" for each in slices}
     assert next(row for row in folded.rows if row[0] == "wall: tiny")[-1] == "too few"
+
+
+def test_the_tenths_of_two_classifiers_are_not_mixed(report: Report) -> None:
+    assert report.result
+    challenger = report.result.evaluation.challenger.model_copy(update={"metrics": {"log_loss": 0.5}})
+    evaluation = report.result.evaluation.model_copy(update={"challenger": challenger})
+    points = (
+        Point(actual=0.4, champion=0.9, challenger=None),
+        Point(actual=0.8, champion=0.6, challenger=None),
+        Point(actual=0.5, champion=None, challenger=0.7),
+    )
+    result = report.result.model_copy(update={"points": points, "evaluation": evaluation})
+    sections = lay_out(report.model_copy(update={"result": result})).sections
+    charts = [block for section in sections for block in section.blocks if isinstance(block, Chart)]
+    (table,) = [chart.without_image for chart in charts if chart.name == "predictions"]
+    assert isinstance(table, Table)
+    assert table.heads == ("champion's certainty", "correct", "challenger's certainty", "correct")
+    assert table.rows == (("0.6", "0.8", "0.7", "0.5"), ("0.9", "0.4", "", ""))
 
 
 def test_a_unit_that_is_a_word_follows_the_numbers_of_the_report(report: Report) -> None:

@@ -61,6 +61,18 @@ def test_a_unit_is_on_the_axis_if_it_is_a_currency_symbol_else_in_the_title(
     assert not any("points" in text for text in texts if "error" not in text)
 
 
+def test_a_script_that_the_font_lacks_is_drawn_without_a_warning(
+    report: Report, recwarn: pytest.WarningsRecorder
+) -> None:
+    assert report.result
+    verdict = report.result.verdict
+    slices = (verdict.slices[0].model_copy(update={"value": "チャット 💬", "judged": True}),)
+    result = report.result.model_copy(update={"verdict": verdict.model_copy(update={"slices": slices})})
+    charts = svg_charts.draw_charts(report.model_copy(update={"result": result}))
+    assert "チャット 💬" in charts["interval-light.svg"].decode()
+    assert not recwarn.list
+
+
 def test_charts_have_no_scripts_and_no_external_links(report: Report) -> None:
     assert report.result
     verdict = report.result.verdict
