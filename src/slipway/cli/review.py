@@ -35,7 +35,8 @@ def changes(base: Base = None) -> None:
     """List which jobs of the workflow `Pull request` have to run for the changed files.
 
     Reads git and dvc.yaml. In a workflow, writes `test`, `model` and `image` to GITHUB_OUTPUT. Each
-    output is `true` if the job with this name has to run, otherwise `false`.
+    output is `true` if the job with this name has to run, otherwise `false`. Exits 1 if HEAD changes the image of an
+    environment, which only a release may do.
     """
     from slipway.review.changes import JOBS, find_changes
 

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from slipway import artifacts
 from slipway.artifacts import Release
-from slipway.errors import InputError
+from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 
 JOBS = ("test", "model", "image")
@@ -42,6 +42,8 @@ CODE = (
 )
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
 """Files that determine the results of the pipeline, in addition to the paths that its stages list."""
+RELEASE_COMPONENTS = ":(glob)kustomize/overlays/*/release/kustomization.yaml"
+"""Git's pattern for the release components, which set the image of each environment."""
 IMAGE = (
     *(".dockerignore", *artifacts.SOURCES),
     *(f"src/slipway/release/{name}.py" for name in ("image", "load_client", "model_card", "smoke")),
@@ -61,13 +63,31 @@ class JobsWithWork:
 def find_changes(base: str | None) -> JobsWithWork:
     """Compare HEAD with the commit where it branched off from `base`, and select the jobs.
 
-    Raises InputError if `base` is not a commit of this clone, or if dvc.yaml is not valid.
+    Raises InputError if `base` is not a commit of this clone, or if dvc.yaml is not valid. Raises CheckFailed if HEAD
+    changes the image of an environment, which only a release may do.
     """
     since = merge_base(base)
+    _refuse_release_components(since)
     jobs = classify(changed_files(since), pipeline_paths(STAGES))
     if artifacts.RELEASE.is_file() and Release.read(artifacts.RELEASE).champion is None:
         jobs -= {"image"}  # there is no model for an image yet
     return JobsWithWork(since, **{job: job in jobs for job in JOBS})
+
+
+def _refuse_release_components(since: str) -> None:
+    """Raise CheckFailed if a release component differs from `since`, unless its whole overlay was removed.
+
+    No job judges an image that a pull request names, so an agent would deploy any image after the merge.
+    """
+    printed = process.run(
+        "git", "diff", "--name-only", "--no-renames", "--diff-filter=a", "-z", since, "HEAD", "--", RELEASE_COMPONENTS
+    )
+    for path in filter(None, printed.split("\0")):
+        if Path(path).parents[1].is_dir():
+            raise CheckFailed(
+                f"{path} is changed here, but only a release may change which image an environment runs; undo it with "
+                f"`git checkout {since[:12]} {path}`."
+            )
 
 
 def merge_base(base: str | None) -> str:

@@ -1,13 +1,15 @@
 """Which jobs a change starts."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from slipway.artifacts import SOURCES
-from slipway.errors import InputError
+from slipway.errors import CheckFailed, InputError
+from slipway.release.history import PRODUCTION, release_file
 from slipway.review import changes
 from slipway.review.changes import JOBS, classify, pipeline_paths
 from tests.slipway.conftest import ROOT, Repository, Result
@@ -217,3 +219,39 @@ def test_the_image_job_has_no_work_before_the_first_release(branch: Repository) 
     for champion, work in (("null", False), ('"b1"', True)):
         Path("metrics/release.json").write_text(f'{{"champion": {champion}}}')
         assert changes.find_changes("HEAD~").image is work
+
+
+@pytest.fixture
+def released(branch: Repository) -> Path:
+    """The release component of production, which `main` has too."""
+    file = Path(release_file(PRODUCTION))
+    file.parent.mkdir(parents=True)
+    file.write_text("images: [{name: model, newTag: unreleased}]\n")
+    (file.parents[1] / "kustomization.yaml").write_text("components: [release]\n")
+    branch.commit("Overlay")
+    branch.must("git", "branch", "--force", "main", "HEAD")
+    return file
+
+
+@pytest.mark.parametrize("how", ["edited", "removed", "made a link"])
+def test_a_change_of_a_release_component_is_refused(branch: Repository, released: Path, how: str) -> None:
+    other = released.with_name("kustomization.yml")  # kustomize also reads a file with this name
+    other.write_text("images: [{name: model, newName: other/image, newTag: any}]\n")
+    if how == "edited":
+        other.replace(released)
+    else:
+        released.unlink()
+        if how == "made a link":
+            released.symlink_to(other.name)
+    branch.commit("Deploy another image")
+    with pytest.raises(CheckFailed, match="only a release may change which image an environment runs; undo it with"):
+        changes.find_changes(None)
+
+
+@pytest.mark.usefixtures("released")
+def test_an_overlay_can_be_added_and_removed(branch: Repository) -> None:
+    overlays = Path("kustomize/overlays")
+    shutil.copytree(overlays / PRODUCTION, overlays / "second")
+    shutil.rmtree(overlays / PRODUCTION)
+    branch.commit("Replace an environment")
+    assert changes.find_changes(None).test
