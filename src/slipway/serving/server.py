@@ -7,6 +7,7 @@ import logging.config
 import os
 import signal
 import socket
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
@@ -88,6 +89,8 @@ class Server(uvicorn.Server):
 def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> None:
     """Serve a bundle until SIGTERM. Raises InputError if the bundle cannot be served."""
     logging.config.dictConfig(LOGGING)
+    # Pillow warns about damaged metadata. Clients could fill the log and the memory with such images.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     application, model, log = _application(bundle, settings, provenance)
     plan = application.handler.runs.plan
     logger.info(

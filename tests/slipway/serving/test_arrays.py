@@ -263,3 +263,12 @@ def test_the_prediction_log_follows_the_marks_of_vectors(serve: Serve, bundle: P
     assert hashes[0] == hashes[1] != ROW["other"]
     photos = to_table(logged)["record_photo"].to_pylist()
     assert photos == [FILE] * 4
+
+
+def test_damaged_metadata_of_an_image_is_not_logged(serve: Serve, bundle: Path) -> None:
+    beyond_the_file = struct.pack("<HHII", 296, 5, 1, 9_999_999)
+    metadata = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 1) + beyond_the_file + bytes(4)
+    photo = as_base64(encoded(PIXELS, "JPEG", exif=metadata))
+    with serve(bundle) as server:
+        assert httpx.post(f"{server.url}/predict", json=ROW | {"photo": photo}).status_code == 200
+        assert b"Warning" not in server.log.read_bytes()

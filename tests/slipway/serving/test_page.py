@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, Response, Route, expect
 from slipway.bundle import GOLDEN, MODEL, REFERENCE, SCHEMA, Column, FeatureReference, Golden, Reference, Schema
 from tests.slipway.accessibility import violations_in_every_view
 from tests.slipway.browser import chromium
-from tests.slipway.serving import arrays
+from tests.slipway.serving import arrays, odd
 from tests.slipway.serving.conftest import Serve, Server
 
 NUMBER = "'><img src=x onerror=alert(1)>"
@@ -347,3 +347,24 @@ def test_vectors_are_json_and_images_are_files(tab: Open, serve: Serve, tmp_path
         expect(opened.labelled("Embedding")).to_be_focused()
         opened.page.get_by_role("button", name="Example").click()
         assert opened.ask().request.post_data_json == arrays.ROW
+
+
+def test_booleans_are_choices(tab: Open, serve: Serve, tmp_path: Path) -> None:
+    bundle = odd.write_bundle(tmp_path)
+    schema = Schema.model_validate_json((bundle / SCHEMA).read_text())
+    columns = tuple(
+        each.model_copy(update={"boolean": True}) if each.name in (odd.AREA, "rooms") else each
+        for each in schema.columns
+    )
+    (bundle / SCHEMA).write_text(schema.model_copy(update={"columns": columns}).model_dump_json())
+    row = odd.ROW | {odd.AREA: False, "rooms": True}
+    golden = Golden(rows=(row,), predictions=((odd.expected(row),),))
+    (bundle / GOLDEN).write_text(golden.model_dump_json())
+    with serve(bundle) as server:
+        opened = tab(server.url)
+        assert opened.ask().json() == {"prediction": odd.expected(row)}
+        opened.labelled(odd.AREA.capitalize()).select_option("true")
+        opened.labelled("Rooms").select_option("")
+        asked = opened.ask()
+        assert asked.request.post_data_json == {name: row[name] for name in row if name != "rooms"} | {odd.AREA: True}
+        assert asked.status == 200
