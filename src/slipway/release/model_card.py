@@ -15,7 +15,7 @@ from typing import Any
 from slipway import artifacts
 from slipway.artifacts import Contender, Evaluation, Release, SliceScore
 from slipway.bundle import Bundle, Column, Schema, read_reference
-from slipway.config import load_params
+from slipway.config import METRICS, ONE_MINUS_AUC, RECALL_AT_PRECISION, load_params
 from slipway.pipeline.gate import weights_of
 from slipway.pipeline.parquet import read_table
 from slipway.provenance import Provenance
@@ -26,6 +26,8 @@ from slipway.statistics.blocks import average
 CARD = "MODEL_CARD.md"
 MAX_ROWS = 200
 """Maximum number of features in the card. The same maximum applies to the slices."""
+SHARES = {*METRICS["classification"], ONE_MINUS_AUC, "r_squared"} - {"log_loss", "brier_score"}
+"""Metrics that cannot be above 1. Only `bias` and `r_squared` can be below 0."""
 
 
 def model_card(bundle: Bundle, provenance: Provenance) -> str:
@@ -120,10 +122,15 @@ def _intervals(evaluation: Evaluation, scored: Contender) -> tuple[float, dict[s
     if len(scores) != evaluation.holdout.rows or not math.isclose(mean, scored.loss):
         return 0.0, {}  # the scores belong to another evaluation
     found = metric_intervals(scores, params, name, evaluation.positive_index)
-    texts = {
-        name: f"{each[0]:.6g} to {each[1]:.6g}" if each else "too few days or groups" for name, each in found.items()
-    }
+    texts = {name: _interval(name, each) if each else "too few days or groups" for name, each in found.items()}
     return params.gate.confidence, {name: texts.get(name, "") for name in scored.metrics}
+
+
+def _interval(metric: str, interval: tuple[float, float]) -> str:
+    """Return an interval as text, without values that the metric cannot have, such as a recall above 1."""
+    least = -math.inf if metric in ("bias", "r_squared") else 0.0
+    most = 1.0 if metric in SHARES or RECALL_AT_PRECISION.fullmatch(metric) else math.inf
+    return f"{max(interval[0], least):.6g} to {min(interval[1], most):.6g}"
 
 
 def _slices(evaluation: Evaluation | None, scored: Contender | None) -> Iterator[str]:

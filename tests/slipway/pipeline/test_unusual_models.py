@@ -158,7 +158,7 @@ def test_validation_and_server_name_an_open_bound_in_the_same_way(
     assert part.faults["reason"].tolist() == [reason]
     records = Records(describe(model, "regression", None), 1)
     with pytest.raises(Problem) as refused:
-        records.from_rows([{"x": bad}], lambda _, name: name)
+        records.from_rows([{"x": bad}], lambda _, *names: "".join(names))
     words = {
         "greater_than": "greater than",
         "less_than": "less than",
@@ -188,7 +188,7 @@ def test_the_server_accepts_only_the_numbers_that_all_checks_allow() -> None:
             with pytest.raises(Unfit):
                 records.from_records(msgspec.convert(chosen, records.many))
             with pytest.raises(Problem, match=words):
-                records.from_rows(chosen, lambda _, name: name)
+                records.from_rows(chosen, lambda _, *names: "".join(names))
     assert records.model.model_json_schema()["properties"]["x"]["enum"] == [2.5, 4]
 
 

@@ -15,7 +15,7 @@ from slipway.artifacts import EVALUATION, PARAMS, RELEASE, SCORES, Contender, Ev
 from slipway.bundle import GOLDEN, Column, Decision, Schema, load_bundle
 from slipway.provenance import Provenance
 from slipway.release.image import _card
-from slipway.release.model_card import CARD, _values, model_card, task_of
+from slipway.release.model_card import CARD, _interval, _values, model_card, task_of
 from tests.slipway.conftest import ROOT
 from tests.slipway.serving import odd
 
@@ -79,6 +79,22 @@ def test_the_card_has_the_data_the_metrics_the_slices_the_limits_and_the_provena
 )
 def test_the_limits_of_a_feature_are_words(column: Column, words: str) -> None:
     assert _values(column) == words
+
+
+@pytest.mark.parametrize(
+    ("metric", "text"),
+    [
+        ("recall_at_precision_0.9", "0 to 1"),
+        ("calibration_error", "0 to 1"),
+        ("one_minus_auc", "0 to 1"),
+        ("log_loss", "0 to 1.5"),
+        ("own_profit", "0 to 1.5"),
+        ("r_squared", "-0.5 to 1"),
+        ("bias", "-0.5 to 1.5"),
+    ],
+)
+def test_an_interval_has_no_values_that_the_metric_cannot_have(metric: str, text: str) -> None:
+    assert _interval(metric, (-0.5, 1.5)) == text
 
 
 @pytest.mark.parametrize("loss", [4.25, 4.5])
