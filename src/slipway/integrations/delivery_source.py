@@ -1,5 +1,6 @@
 """Read deliveries from a folder in any storage that fsspec supports. A delivery is a file, or a folder with parts."""
 
+import errno
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from slipway.integrations.storage import describe_error, stamps_of
 
 GROUP_BYTES, GROUP_FILES = 64_000_000, 1_000
 """Maximum total size in bytes, and maximum number, of images that are read at the same time."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a full disk."""
 
 
 class DeliverySource:
@@ -108,6 +111,8 @@ class DeliverySource:
         except ImportError as error:
             raise InputError(f"params.yaml: `ingest.source` is {self.address}: {error}.") from None
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:  # the disk of the copy, not the source
+                raise
             raise InputError(
                 f"The source {self.address} cannot be read ({describe_error(error)}); check it and its credentials."
             ) from None
