@@ -1,5 +1,6 @@
 """Describe the errors and the file properties of any storage that fsspec supports."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ USER = re.compile(r"(?<=://)[^\s'\"]*@")
 QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
 """Matches the query string of an address. It can contain a signature."""
 MASK = "***"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a full disk."""
 
 STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
 """Properties that change when a file changes. Each storage system has some of these properties."""
@@ -41,6 +44,8 @@ def storage_errors(name: str) -> Iterator[None]:
             "batch image."
         ) from None
     except Exception as error:  # each storage has its own exceptions
+        if isinstance(error, OSError) and error.errno in FULL:  # the disk of a copy, not the storage
+            raise
         reason = without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:200].rstrip(".")
         raise InputError(f"{name} cannot be used ({reason}); check it and its credentials.") from None
 

@@ -25,6 +25,8 @@ TEXT_AFTER_QUOTE = re.compile(rb'"(?:(?<=[^,\n"]")|(?<=[,\n]")")(?:"")*(?!["\r\n
 """Matches a value such as `"two" words`, whose quotes Arrow drops without an error. It also matches a few valid values,
 such as `5" pipe`, so `_check_records` decides.
 """
+NUL = b"\0"
+"""A byte that no text contains. File systems leave NUL bytes in files that were being written during a crash."""
 END_OF_DOS = b"\x1a"
 """Ctrl-Z, with which some old programs end a text file."""
 MOST_BYTES = 64_000_000
@@ -37,6 +39,16 @@ NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 """Matches the texts that are read as numbers."""
 BOOLEANS = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
 """The texts that are read as booleans, in upper or lower case, with their values."""
+NOT_CSV = {
+    "version https://git-lfs": "is a pointer of Git LFS instead of the file; deliver the file itself",
+    "-----BEGIN PGP": "is encrypted with PGP; deliver it without encryption",
+    "{\\rtf": "is RTF instead of CSV; deliver it as CSV or Parquet",
+    "{": "is JSON instead of CSV; deliver it as CSV or Parquet",
+    "[{": "is JSON instead of CSV; deliver it as CSV or Parquet",
+    "[[": "is JSON instead of CSV; deliver it as CSV or Parquet",
+    "<": "is HTML or XML instead of CSV; deliver it as CSV or Parquet",
+}
+"""The first characters of files in other formats, each with the cause and the fix for the message."""
 csv.field_size_limit(MOST_BYTES)  # the limit is for the whole process, so it must not depend on the files
 
 
@@ -132,14 +144,15 @@ def _until_closed(stream: IO[bytes], where: str) -> Iterator[bytes]:
 def _check_encoding(start: bytes, where: str) -> None:
     if start.startswith(UTF_32):
         raise InputError(f"{where} is UTF-32; deliver the file in UTF-8.")
-    if start.startswith(UTF_16) or (len(start) > 8 and not any(start[1:20:2])):
+    if start.startswith(UTF_16) or (len(start) > 8 and any(start) and not (any(start[0::2]) and any(start[1::2]))):
         raise InputError(f"{where} is UTF-16; deliver the file in UTF-8.")
 
 
 def _without_line_end(block: bytes, where: str) -> InputError:
     if b"\r" in block and b"\n" not in block:
         return InputError(f"{where} ends its lines with CR alone; deliver it with LF or CRLF at the end of each line.")
-    return InputError(f"{where} is truncated: its last row has no line break; deliver it again.")
+    other = next((words for start, words in NOT_CSV.items() if block.startswith(start.encode())), None)
+    return InputError(f"{where} {other or 'is truncated: its last row has no line break; deliver it again'}.")
 
 
 def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
@@ -151,7 +164,9 @@ def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
     end = block.find(b"\n") + 1
     while block.count(QUOTE, 0, end) % 2 and end < len(block):
         end = block.find(b"\n", end) + 1
-    header = block[:end].removeprefix(BOM)
+    header = block[:end]
+    while header.startswith(BOM):  # a program that adds a mark may have read one before
+        header = header.removeprefix(BOM)
     if b"\r" in header.removesuffix(b"\n").removesuffix(b"\r"):
         raise InputError(f"{where} is not CSV: its header has a CR that ends no line; deliver it again.")
     return header, block[end:]
@@ -160,7 +175,7 @@ def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
 def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Table, dict[int, tuple[str, str]]]:
     """Split a block into columns of text. Also return the rows with too few or too many values."""
     content = header + block
-    _check_utf8(content, before - 1, where)
+    _check_text(content, before - 1, where)
     malformed: dict[int, tuple[str, str]] = {}
 
     def refuse(row: pa.csv.InvalidRow) -> str:
@@ -182,6 +197,8 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
         )
     except (csv.Error, pa.ArrowInvalid) as error:
         raise InputError(f"{where} is not CSV ({error}); deliver it again.") from None
+    if table.column_names != names:  # Arrow guesses the type of a column with another name, so zeros could be lost
+        raise InputError(f"{where} is not CSV: its header cannot be read; deliver it again.")
     quotes = block.count(QUOTE)
     is_doubtful = quotes % 2 or (quotes and (ESCAPED_QUOTE in block or TEXT_AFTER_QUOTE.search(content)))
     if is_doubtful or block.count(b"\n") != len(table) + len(malformed):
@@ -226,7 +243,10 @@ def _check_records(content: bytes, before: int, count: int, where: str) -> None:
         )
 
 
-def _check_utf8(content: bytes, before: int, where: str) -> None:
+def _check_text(content: bytes, before: int, where: str) -> None:
+    if (place := content.find(NUL)) >= 0:
+        row = before + content.count(b"\n", 0, place) + 1
+        raise InputError(f"{where}, row {row}: has a NUL byte, so the file is damaged or not UTF-8; deliver it again.")
     if content.isascii():  # this check copies nothing
         return
     try:

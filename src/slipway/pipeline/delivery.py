@@ -44,7 +44,32 @@ OTHER_FOLDERS = {
 }
 """Names of folders that a delivery must not contain, each with the cause and the fix for the message."""
 PARQUET = b"PAR1"
-MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
+MAGIC = {
+    b"\x1f\x8b": ".gz",
+    b"BZh": ".bz2",
+    b"\xfd7zXZ\x00": ".xz",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"\x50\x2a\x4d\x18": ".zst",  # a frame that readers skip, with which parallel compressors start
+    b"PK\x03\x04": ".zip",
+}
+"""The first bytes of compressed files."""
+OTHER_FORMATS = {
+    b"ARROW1\0\0": "an Arrow or Feather file",
+    b"\xff\xff\xff\xff": "an Arrow stream",
+    b"Obj\x01": "an Avro file",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"SQLite format 3\0": "an SQLite database",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"%PDF-": "a PDF file",
+    b"\x04\x22\x4d\x18": "a file compressed with LZ4",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!\x1a": "a RAR archive",
+    b"PK\x05\x06": "an empty ZIP archive",
+}
+"""The first bytes of files in other formats, each with the words for the message."""
+ENCRYPTED_PARQUET = b"PARE"
+"""The first bytes of an encrypted Parquet file. A length in four bytes follows, which is small."""
 DAMAGED = (
     EOFError,
     OSError,
@@ -55,8 +80,8 @@ DAMAGED = (
     pa.ArrowException,
 )
 TAR, TAR_PLACE = b"ustar", 257
-OFFICE = "[Content_Types].xml"
-"""Name of a file in every Excel workbook. A workbook is a ZIP archive."""
+OFFICE = {"[Content_Types].xml": "an Excel workbook", "content.xml": "an OpenDocument spreadsheet"}
+"""Names of files in every workbook, each with the words for the message. A workbook is a ZIP archive."""
 PART_BYTES = 16_000_000
 """Size of the blocks in which a CSV file is read, in bytes. Only one block at a time is in memory."""
 PART_ROWS = 100_000
@@ -209,6 +234,8 @@ def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
                 raise InputError(f"{where} is a tar archive; deliver a file or a folder instead.")
             if compression and start.startswith(tuple(MAGIC)):
                 raise InputError(f"{where} is compressed twice; compress it once.")
+            if other := _other_format(start):
+                raise InputError(f"{where} is {other}; deliver it as CSV or Parquet.")
             if start.startswith(PARQUET):
                 # A Parquet file is read from its end, so a compressed file is unpacked completely first.
                 yield from _read_parquet(_unpacked(stream, where) if compression else path, where)
@@ -219,6 +246,13 @@ def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
     except DAMAGED as error:
         words = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(f"{where} is truncated or damaged ({words}); deliver it again.") from None
+
+
+def _other_format(start: bytes) -> str | None:
+    """Return the words for a format that cannot be delivered, by the first bytes of a file."""
+    if start.startswith(ENCRYPTED_PARQUET) and b"\0" in start[4:8]:  # the name of a CSV column can start like this
+        return "an encrypted Parquet file"
+    return next((words for magic, words in OTHER_FORMATS.items() if start.startswith(magic)), None)
 
 
 def _unpacked(stream: IO[bytes], where: str) -> bytes:
@@ -347,8 +381,8 @@ class _Streams(io.RawIOBase):
 def _only_file(archive: zipfile.ZipFile, where: str) -> IO[bytes]:
     """Open the only file of an archive. Hidden files, such as those of macOS, are left out."""
     names = [each for each in archive.namelist() if not each.endswith("/")]
-    if OFFICE in names:
-        raise InputError(f"{where} is an Excel workbook; deliver it as CSV or Parquet.")
+    if office := next((words for name, words in OFFICE.items() if name in names and len(names) > 1), None):
+        raise InputError(f"{where} is {office}; deliver it as CSV or Parquet.")
     names = [each for each in names if not each.rpartition("/")[2].startswith(HIDDEN)]
     if len(names) != 1:
         raise InputError(f"{where} is an archive of {len(names)} files; deliver one file.")

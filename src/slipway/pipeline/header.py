@@ -10,6 +10,7 @@ from slipway.config import Validate
 from slipway.contract import KeyModel, Model, hides_values
 from slipway.delivery_names import KEY_LIST
 from slipway.errors import InputError
+from slipway.pipeline.csv_records import NOT_CSV
 from slipway.pipeline.delivery import Chunk
 
 SCHEMA_COLUMNS = "deliver the columns of src/model/schema.py, or change the schema with the data."
@@ -17,13 +18,6 @@ EXACTLY_KEYS = (
     f"a list of keys has exactly the columns of KEY, so deliver only these, or choose a name that does not end in "
     f"{KEY_LIST} for whole rows."
 )
-NOT_CSV = {
-    "version https://git-lfs": "is a pointer of Git LFS instead of the file; deliver the file itself",
-    "{": "is JSON instead of CSV; deliver it as CSV or Parquet",
-    "[{": "is JSON instead of CSV; deliver it as CSV or Parquet",
-    "<": "is HTML or XML instead of CSV; deliver it as CSV or Parquet",
-}
-"""The first characters of files in other formats, each with the cause and the fix for the message."""
 INVISIBLE = ("Zs", "Zl", "Zp", "Cc", "Cf")
 """Unicode categories of spaces and of invisible characters."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}

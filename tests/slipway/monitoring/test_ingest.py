@@ -1,5 +1,6 @@
 """`slipway ingest`: a delivery is ingested completely or not at all, and only once."""
 
+import errno
 import gzip
 import shutil
 from collections.abc import Callable
@@ -327,6 +328,18 @@ def test_a_file_that_changes_during_the_copy_is_refused(source: Path, monkeypatc
 
     monkeypatch.setattr(here._files, "get_file", copied_while_it_grows)
     with pytest.raises(CheckFailed, match="is still being written"), here.fetched("1997B.csv"):
+        pass
+
+
+def test_a_full_disk_is_not_reported_as_an_error_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "2025-1.csv").touch()
+    here = DeliverySource(str(tmp_path))
+
+    def copied_to_a_full_disk(path: str, to: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path, None, to)
+
+    monkeypatch.setattr(here._files, "get_file", copied_to_a_full_disk)
+    with pytest.raises(OSError, match="No space left on device"), here.fetched("2025-1.csv"):
         pass
 
 

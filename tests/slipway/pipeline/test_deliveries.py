@@ -78,7 +78,7 @@ class TestFilesThatCannotBeUsed:
             (lambda _: b" \n\n", "is empty"),
             (lambda b: b[: len(b) // 2], "is truncated"),
             (lambda b: b.replace(b"wood", b"w\xfcd", 1), "row 2: not UTF-8"),
-            (lambda _: b"\x00\x01\x02\n" * 50, "lacks the columns"),
+            (lambda _: b"\x00\x01\x02\n" * 50, "row 1: has a NUL byte"),
             (lambda b: b.replace(b"longitude", b"latitude", 1), "lacks the column longitude"),
             (lambda b: b.replace(b"price", b"pri\rce", 1), "is not CSV"),
             (lambda b: b"x" * 20_000 + b, "a column name has more than 10,000 characters"),

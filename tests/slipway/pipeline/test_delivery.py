@@ -407,6 +407,7 @@ def add_to_archive(path: Path, name: str) -> None:
     [
         (lambda path: add_to_archive(path, "more.csv"), "is an archive of 2 files; deliver one file"),
         (lambda path: add_to_archive(path, "[Content_Types].xml"), "is an Excel workbook; deliver it as CSV"),
+        (lambda path: add_to_archive(path, "content.xml"), "is an OpenDocument spreadsheet; deliver it as CSV"),
         (lambda path: spoil_archive(path, (6, 1)), "cannot be unpacked (File 'rows.csv' is encrypted"),
         (lambda path: spoil_archive(path, (8, 99)), "cannot be unpacked (That compression method is not supported)"),
     ],
@@ -424,6 +425,13 @@ def test_hidden_files_in_an_archive_are_left_out(tmp_path: Path, faulty: pd.Data
     archive(faulty, tmp_path / "b.csv.zip")
     add_to_archive(tmp_path / "b.csv.zip", "__MACOSX/._rows.csv")
     assert sum(len(chunk.rows) for chunk in read_chunks(tmp_path / "b.csv.zip")) == len(faulty)
+
+
+def test_a_file_of_a_parallel_compressor_may_start_with_a_skipped_frame(tmp_path: Path, faulty: pd.DataFrame) -> None:
+    zstd(faulty, tmp_path / "b.csv.zst")
+    frame = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    (tmp_path / "b.csv.zst").write_bytes(frame + (tmp_path / "b.csv.zst").read_bytes())
+    assert sum(len(chunk.rows) for chunk in read_chunks(tmp_path / "b.csv.zst")) == len(faulty)
 
 
 @pytest.mark.parametrize(
@@ -498,10 +506,18 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "UTF-16": (lambda b: b.decode().encode("utf-16"), "is UTF-16; deliver the file in UTF-8"),
     "UTF-16 without a mark": (lambda b: b.decode().encode("utf-16-le"), "is UTF-16; deliver the file in UTF-8"),
+    "UTF-16 with the high byte first": (lambda b: b.decode().encode("utf-16-be"), "is UTF-16; deliver the file in UTF"),
     "UTF-32": (lambda b: b.decode().encode("utf-32"), "is UTF-32; deliver the file in UTF-8"),
     "CR": (lambda b: b.replace(b"\n", b"\r"), "ends its lines with CR alone"),
     "JSON": (lambda _: b'{"price": 1}\n', "is JSON instead of CSV"),
     "JSON with quotes": (lambda _: b'{"body": "a \\"quote\\""}\n' * 2, "is JSON instead of CSV"),
+    "JSON in one line": (lambda _: b'[{"price": 1}]', "is JSON instead of CSV"),
+    "XML in one line": (lambda _: b"<Error><Code>AccessDenied</Code></Error>", "is HTML or XML instead of CSV"),
+    "PGP": (lambda _: b"-----BEGIN PGP MESSAGE-----\n\nhQEM\n", "is encrypted with PGP"),
+    "Arrow": (lambda _: b"ARROW1\0\0" + bytes(90), "is an Arrow or Feather file; deliver it as CSV or Parquet"),
+    "encrypted Parquet": (lambda _: b"PARE" + bytes(90), "is an encrypted Parquet file; deliver it as CSV or Parquet"),
+    "a name that starts like encrypted Parquet": (lambda b: b"PARENT" + b, "has the column 'PARENT"),
+    "XLS": (lambda _: b"\xd0\xcf\x11\xe0" + bytes(90), "is an Excel workbook; deliver it as CSV or Parquet"),
     "HTML": (lambda _: b"<!DOCTYPE html>\n<html></html>\n", "is HTML or XML instead of CSV"),
     "Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of Git LFS"),
     "case": (lambda b: b.replace(b"price", b"Price", 1), "has the column 'Price', whose name has another case"),
@@ -512,6 +528,23 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "has a column without a name, as pandas writes its index",
     ),
 }
+
+
+@pytest.mark.parametrize("change", [(b"wood", b"w\0od"), (b"wood", b"\0" * 4096 + b"wood"), (b"price", b"price\0")])
+def test_a_file_with_a_nul_byte_is_refused(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
+    """Otherwise a hole in a file, which a crash leaves, would become a part of a key or a text."""
+    content = b"price,wall\n1,brick\n2,wood\n"
+    (tmp_path / "x.csv").write_bytes(content.replace(*change))
+    row = 3 if change[0] == b"wood" else 1
+    with pytest.raises(InputError, match=rf"^{tmp_path}/x.csv, row {row}: has a NUL byte, so the file is damaged or"):
+        list(read_chunks(tmp_path / "x.csv"))
+
+
+def test_values_stay_text_if_the_header_has_two_byte_order_marks(tmp_path: Path) -> None:
+    """Otherwise Arrow would guess the type of the first column, and a key would lose its zeros."""
+    (tmp_path / "x.csv").write_bytes(csv_records.BOM * 2 + b"id,price\n007,1.50\n")
+    (chunk,) = read_chunks(tmp_path / "x.csv")
+    assert chunk.table.to_pylist() == [{"id": "007", "price": "1.50"}]
 
 
 @pytest.mark.parametrize("case", HEADERS)
