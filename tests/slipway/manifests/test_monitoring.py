@@ -65,7 +65,11 @@ def test_make_manifests_does_not_change_the_committed_alerts(tmp_path: Path) -> 
 def test_the_alerts_follow_the_number_of_features_of_a_fork(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests/slipway/end_to_end/tumour_model", tmp_path / "model")
     params = (ROOT / "params.yaml").read_text()
-    for old, new in {"regression #": "classification #", "mean_absolute_error\n": "log_loss\n"}.items():
+    for old, new in {
+        "regression #": "classification #",
+        "mean_absolute_error\n": "log_loss\n",
+        "r_squared: {at_least": "error_rate: {at_most",
+    }.items():
         assert old in params
         params = params.replace(old, new)
     (tmp_path / "params.yaml").write_text(params.replace("experiment: house-prices", "experiment: Tumours!"))

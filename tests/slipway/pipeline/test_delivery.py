@@ -516,7 +516,7 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "PGP": (lambda _: b"-----BEGIN PGP MESSAGE-----\n\nhQEM\n", "is encrypted with PGP"),
     "Arrow": (lambda _: b"ARROW1\0\0" + bytes(90), "is an Arrow or Feather file; deliver it as CSV or Parquet"),
     "encrypted Parquet": (lambda _: b"PARE" + bytes(90), "is an encrypted Parquet file; deliver it as CSV or Parquet"),
-    "a name that starts like encrypted Parquet": (lambda b: b"PARENT" + b, "has the column 'PARENT"),
+    "a name that starts like encrypted Parquet": (lambda b: b"PARENT" + b, "lacks the column"),
     "XLS": (lambda _: b"\xd0\xcf\x11\xe0" + bytes(90), "is an Excel workbook; deliver it as CSV or Parquet"),
     "HTML": (lambda _: b"<!DOCTYPE html>\n<html></html>\n", "is HTML or XML instead of CSV"),
     "Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of Git LFS"),
