@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.config import Params
 from slipway.errors import CheckFailed
+from slipway.integrations.actions import in_actions, run_url
 from slipway.integrations.git import Snapshot, commit_to_main, snapshot, tip
 from slipway.provenance import Provenance
 from slipway.release import candidate as candidates
@@ -64,15 +65,19 @@ def roll_back(
 
     If `to` is None, restore the newest release of another image that was not rolled back itself. Returns the commit of
     the rollback, and the release that is live now. The commit is None if nothing had to be restored: the release is
-    already live, or `digest` is given and the live image has another digest. Raises CheckFailed if there is no earlier
-    release, or if `to` is None and another release is made at the same time.
+    already live, an earlier attempt of the same workflow run has rolled back, or `digest` is given and the live image
+    has another digest. Raises CheckFailed if there is no earlier release, or if `to` is None and another release is
+    made at the same time.
     """
 
     def is_another(deployed: Deployed | None) -> bool:
         return digest is not None and (deployed is None or deployed.image.digest != digest)
 
     history = list(releases(tip(environ), environment))
-    if history and is_another(history[0].deployed):
+    # A second attempt of a workflow run must not go back one more release. A digest already prevents that.
+    run = f"Workflow run: {run_url(environ)}\n" if digest is None and in_actions(environ) else ""
+    is_done = bool(run) and any(snapshot(each.commit).commit.message.endswith(f"\n{run}") for each in history)
+    if history and (is_done or is_another(history[0].deployed)):
         return None, history[0]
     number = _target(history, environment, to)
     target, current = history[number], history[0]
@@ -99,7 +104,7 @@ def roll_back(
         return {file: component, **files}
 
     subject = f"Roll {environment} back to {target.deployed.image.tag}"
-    return commit_to_main(edit, _message(subject, target.deployed.provenance), environ), target
+    return commit_to_main(edit, _message(subject, target.deployed.provenance) + run, environ), target
 
 
 def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) -> bool:

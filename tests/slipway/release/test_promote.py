@@ -329,6 +329,20 @@ def test_rollback_twice_restores_the_release_before_last(work: Repository, offer
     assert listed.count("Roll ") == 2
 
 
+def test_a_second_attempt_of_a_workflow_run_does_not_roll_back_further(
+    work: Repository, offer: Offer, slipway: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, words in enumerate(("one", "two", "three"), 1):
+        release(work, offer, slipway, number, words)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "team/houses")
+    for run, expected in (("7", 2), ("7", 2), ("77", 1), ("7", 1)):
+        monkeypatch.setenv("GITHUB_RUN_ID", run)
+        result = slipway("rollback", PRODUCTION)
+        assert (result.code, f"sha-{expected:012x} is live" in result.out) == (0, True)
+    assert work.must("git", "log", "--format=%B", "origin/main").count("Workflow run: https://") == 2
+
+
 def test_rollback_after_a_model_came_back_restores_the_one_before_it(
     work: Repository, offer: Offer, slipway: Run
 ) -> None:
