@@ -67,7 +67,8 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     words = Wording(params.task, evaluation.holdout)
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
     comparison = compare(mean_by_block(gains, scores), rules.confidence, look)
-    enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
+    few = comparison.rows < rules.minimum_rows  # rows with the weight 0 do not count
+    enough = not few and comparison.interval is not None
     floors = (*check_floors(challenger, rules.floors), *check_differences(scores, evaluation, rules))
     slices = check_slices(scores, gains, rules, evaluation.loss) if enough and champion else ()
     suspicions = find_suspicions(evaluation, rules.suspicious) if enough else ()
@@ -75,8 +76,8 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     same = sameness(scores, evaluation, rules.equality_tolerance)
     if same and not evaluation.server_changes:
         kind, reason = "unchanged", words.unchanged(same, rules.equality_tolerance)
-    elif len(scores) < rules.minimum_rows:
-        kind, reason = "hold", words.too_few(rules.minimum_rows)
+    elif few:
+        kind, reason = "hold", words.too_few(comparison, rules.minimum_rows)
     elif same:
         kind, reason = "ship", words.changes_server(same, rules.equality_tolerance, evaluation.server_changes)
     elif comparison.interval is None:
@@ -211,10 +212,12 @@ def check_differences(scores: pd.DataFrame, evaluation: Evaluation, rules: Gate)
     """Compare the largest difference between two slices of a column with its limit in `slices.maximum_difference`.
 
     A limit for a rate is compared with the difference of the two rates. A limit for the loss is compared with the
-    difference divided by the loss on all rows. Slices with fewer than `slices.minimum_rows` rows are left out. Raises
-    InputError if a column is not sliced, or if a rate has a limit and the task does not have two classes.
+    difference divided by the loss on all rows. Slices with fewer than `slices.minimum_rows` rows are left out, and
+    rows with the weight 0 do not count. Raises InputError if a column is not sliced, or if a rate has a limit and the
+    task does not have two classes.
     """
     verdicts, loss, positive = [], evaluation.challenger.loss, evaluation.positive_index
+    scores = scores[scores[WEIGHT] > 0].reset_index(drop=True) if WEIGHT in scores else scores
     for column, limits in rules.slices.maximum_difference.items():
         if SLICE + column not in scores:
             raise InputError(f"params.yaml: `{DIFFERENCE}.{column}` is not a column of `evaluate.slices`; add it.")

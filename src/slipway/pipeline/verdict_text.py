@@ -88,8 +88,9 @@ class Wording:
         like = about(mean.effective_rows)
         return f"; {mean.rows:,} {self.task.row_noun} in {blocks} count like {like} independent ones"
 
-    def too_few(self, minimum: int) -> str:
-        return f"{self.rows} are too few to judge; gate.minimum_rows asks for {minimum:,}"
+    def too_few(self, mean: Comparison | Mean, minimum: int) -> str:
+        counted = f", of which {mean.rows:,} have a weight above 0," if mean.rows < self.holdout.rows else ""
+        return f"{self.rows}{counted} are too few to judge; gate.minimum_rows asks for {minimum:,}"
 
     def too_few_blocks(self, mean: Comparison | Mean) -> str:
         """Explain why there is no interval, such as `700 flights come from 7 days, too few to judge; 10 are needed`."""

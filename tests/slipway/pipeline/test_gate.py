@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from slipway.artifacts import VERDICT, Contender, Evaluation, Holdout, Release, Verdict
 from slipway.config import Floor, Gate, Params, SliceGate, load_params
 from slipway.errors import InputError
-from slipway.pipeline.columns import ANSWER, TRUTH
+from slipway.pipeline.columns import ANSWER, TRUTH, WEIGHT
 from slipway.pipeline.gate import check_differences, compare, judge
 from slipway.statistics.blocks import mean_of
 from tests.slipway.conftest import ROOT, Result
@@ -92,6 +92,16 @@ def test_a_better_model_ships() -> None:
     assert given.comparison.interval[0] > 0
     assert "mean absolute error falls by $1 (1.0%), 95% interval [" in given.reason
     assert "that neither model was trained on" in given.reason
+
+
+def test_rows_with_the_weight_0_do_not_count_for_the_minimum_rows() -> None:
+    scores, evaluation = contest(gain=10)
+    weighted = scores.assign(**{WEIGHT: (np.arange(len(scores)) < 99).astype(float)})
+    given = judge(weighted, evaluation, NEVER, params())
+    assert given.verdict == "hold"
+    assert given.reason.startswith("1,000 sales, of which 99 have a weight above 0, are too few to judge")
+    limits = RULES.slices.model_copy(update={"maximum_difference": {"size": 0.1}})  # 10 weighted rows are in `small`
+    assert not check_differences(weighted, evaluation, RULES.model_copy(update={"slices": limits}))
 
 
 def test_the_first_model_is_compared_with_the_naive_baseline() -> None:
