@@ -64,17 +64,17 @@ def roll_back(
     """Restore the release that was live at the commit `to`.
 
     If `to` is None, restore the newest release of another image that was not rolled back itself. Returns the commit of
-    the rollback, and the release that is live now. The commit is None if nothing had to be restored: the release is
-    already live, an earlier attempt of the same workflow run has rolled back, or `digest` is given and the live image
-    has another digest. Raises CheckFailed if there is no earlier release, or if `to` is None and another release is
-    made at the same time.
+    the rollback, and the release that is live now. The commit is None if nothing had to be restored. This is the case
+    if the release is already live, or if an earlier attempt of the same workflow run has rolled back. It is also the
+    case if `digest` is given and the live image has another digest. Raises CheckFailed if there is no earlier release,
+    or if `to` is None and another release is made at the same time.
     """
 
     def is_another(deployed: Deployed | None) -> bool:
         return digest is not None and (deployed is None or deployed.image.digest != digest)
 
     history = list(releases(tip(environ), environment))
-    # A second attempt of a workflow run must not go back one more release. A digest already prevents that.
+    # A second attempt of a workflow run must not roll back one more release. A digest already prevents that.
     run = f"Workflow run: {run_url(environ)}\n" if digest is None and in_actions(environ) else ""
     is_done = bool(run) and any(snapshot(each.commit).commit.message.endswith(f"\n{run}") for each in history)
     if history and (is_done or is_another(history[0].deployed)):
