@@ -151,7 +151,9 @@ class Found:
 
 
 def find_deliveries(folder: Path) -> Found:
-    """Return the deliveries in a folder. Raises InputError if a file's name is not allowed."""
+    """Return the deliveries in a folder. Raises InputError if it is missing or has a wrong file name."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}/ is not in this clone; run `dvc pull`, or create it for the first delivery.")
     listing = list_deliveries(
         ((path.name, path.is_dir()) for path in folder.iterdir()), lambda name: f"{folder}/{name}"
     )

@@ -115,6 +115,12 @@ class TestFilesThatCannotBeUsed:
             path.unlink()
         result = slipway("validate")
         assert (result.code, "dvc pull" in result.err) == (2, True)
+        Path("data").rmdir()
+        result = slipway("validate")
+        assert (result.code, result.err) == (
+            2,
+            "slipway: data/ is not in this clone; run `dvc pull`, or create it for the first delivery.\n",
+        )
 
     def refused(self, slipway: Run, words: str) -> None:
         result = slipway("validate")
