@@ -40,8 +40,8 @@ SETTINGS = {
     "SLIPWAY_GRACE": "2",
     "SLIPWAY_MAX_WAIT": "30",
 }  # a long wait, so that the server does not refuse requests because of overload
-START = 20
-"""Maximum number of seconds from the start of the container until the server is ready."""
+START = 60
+"""Maximum number of seconds from the start of the container until the server is ready. A busy machine needs over 20."""
 GRACE = 1.5
 """Number of seconds after SIGTERM in which the server must still answer every request. Below SLIPWAY_GRACE."""
 STOP = 15

@@ -155,7 +155,7 @@ def test_image_does_not_contain_the_package_mirror(podman: Engine, built: Built)
             id="exit code",
         ),
         pytest.param(
-            ['ENTRYPOINT ["python3", "-c", "import time; time.sleep(60)"]'], "The server is not ready after", id="slow"
+            ['ENTRYPOINT ["python3", "-c", "import time; time.sleep(600)"]'], "The server is not ready after", id="slow"
         ),
         pytest.param(['ENTRYPOINT ["nothing"]'], "The container does not start", id="no program"),
     ],
