@@ -160,7 +160,7 @@ def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
     if not block.strip():
         raise InputError(f"{where} is empty; deliver it again.")
     if block.removeprefix(BOM).startswith((b'{"', b'[{"')):  # its escaped quotes would give another message
-        raise InputError(f"{where} is JSON instead of CSV; deliver it as CSV or Parquet.")
+        raise InputError(f"{where} {NOT_CSV['{']}.")
     end = block.find(b"\n") + 1
     while block.count(QUOTE, 0, end) % 2 and end < len(block):
         end = block.find(b"\n", end) + 1
