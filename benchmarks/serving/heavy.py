@@ -68,7 +68,7 @@ MOST_SERIES, MOST_BYTES, MOST_DELAY = 500, 200_000, 10.0  # the delay is in mill
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--rounds", type=int, default=9, help="number of rounds")
     parser.add_argument("--seconds", type=float, default=2.0, help="duration of each load in a round")
     parser.add_argument("--before", type=Path, help="work tree of the version before")
     parser.add_argument("--only", action="append", help="measure only this model")

@@ -166,7 +166,9 @@ class PredictionHandler:
     @property
     def queues(self) -> bool:
         """Return whether a new request must wait in a queue, to share a model run or to take turns with others."""
-        return self.load_shedder.is_busy and (self.runs.plan.is_shared or self.runs.cuts)
+        if self.load_shedder.is_busy:
+            return self.runs.plan.is_shared or self.runs.cuts
+        return self.runs.is_sharing
 
     def submit(
         self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]

@@ -88,6 +88,8 @@ class Runs:
         self._model = model
         self._jobs: deque[Job] = deque()
         self._is_scheduled = False
+        self._was_shared = False
+        self._waiting_before = 0  # number of jobs for which the next run already waits
         self._shared_rows = min(SHARED_ROWS, plan.max_rows) if plan.is_shared else 1
 
     def add(self, tensors: Tensors, rows: int, done: Done) -> Job:
@@ -109,6 +111,11 @@ class Runs:
         if job in self._jobs:
             self._jobs.remove(job)
             self._leave(job)
+
+    @property
+    def is_sharing(self) -> bool:
+        """True if the next request probably shares a run: a job is queued, or the latest run was shared."""
+        return self.plan.is_shared and (self._was_shared or bool(self._jobs))
 
     def seconds_ahead(self, rows: int) -> float:
         """Return the delay in seconds that queued jobs would cause for a new request with this number of rows.
@@ -133,6 +140,9 @@ class Runs:
         self._is_scheduled = False
         if not self._jobs:
             return
+        if self._is_filling():
+            self._schedule()
+            return
         job = self._jobs.popleft()
         try:
             if job.rows > self.plan.max_rows:
@@ -142,6 +152,17 @@ class Runs:
         finally:
             if self._jobs:
                 self._schedule()
+
+    def _is_filling(self) -> bool:
+        """Return whether the next run waits for another iteration, because requests are still arriving.
+
+        Clients whose requests shared a run send their next requests at about the same time. One iteration reads only
+        some of these requests, so a run starts only after an iteration without new requests, or when it is full.
+        """
+        waiting = len(self._jobs)
+        fills = self.plan.is_shared and self._waiting_before < waiting < self._shared_rows
+        self._waiting_before = waiting if fills else 0
+        return fills
 
     def _run_part(self, job: Job) -> None:
         """Run the model graph for the next rows of a job.
@@ -180,7 +201,8 @@ class Runs:
         return jobs
 
     def _run_together(self, jobs: list[Job]) -> None:
-        if len(jobs) == 1:
+        self._was_shared = len(jobs) > 1
+        if not self._was_shared:
             self._run_alone(jobs[0])
             return
         tensors = {name: np.concatenate([job.tensors[name] for job in jobs]) for name in jobs[0].tensors}

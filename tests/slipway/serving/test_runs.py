@@ -118,6 +118,46 @@ def test_a_shared_run_has_at_most_the_rows_of_one_run() -> None:
     assert graph.runs == [[1, 2, 3, 4, 5, 6], [7, 8, 9]]
 
 
+def add_in_iterations(graph: Graph, *iterations: int, plan: Plan) -> list[bool]:
+    """Add a number of jobs in each iteration of the event loop. Return `is_sharing` at the start of each iteration."""
+    sharing: list[bool] = []
+
+    async def add() -> None:
+        runs = Runs(graph, plan, 1000)  # type: ignore[arg-type]
+        for jobs in iterations:
+            sharing.append(runs.is_sharing)
+            for _ in range(jobs):
+                runs.add(rows(1), 1, lambda _: None)
+            await asyncio.sleep(0)
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    asyncio.run(add())
+    return sharing
+
+
+def test_a_shared_run_waits_while_requests_arrive() -> None:
+    graph = Graph()
+    add_in_iterations(graph, 1, 2, 1, 0, 0, 1, plan=SHARED)
+    assert [len(each) for each in graph.runs] == [4, 1]
+
+
+def test_a_full_run_does_not_wait_for_requests_that_arrive() -> None:
+    graph = Graph()
+    add_in_iterations(graph, 5, 4, 3, plan=SHARED)
+    assert [len(each) for each in graph.runs] == [8, 4]
+
+
+def test_runs_that_are_not_shared_wait_for_no_other_request() -> None:
+    graph = Graph()
+    assert add_in_iterations(graph, 1, 1, 0, 0, plan=CUT) == [False] * 4
+    assert [len(each) for each in graph.runs] == [1, 1]
+
+
+def test_a_request_is_queued_after_a_shared_run_and_while_others_wait() -> None:
+    assert add_in_iterations(Graph(), 1, 1, 0, 0, 1, 0, 0, plan=SHARED) == [False, True, True, True, True, True, False]
+
+
 def test_a_request_with_an_error_does_not_affect_the_others_of_its_run() -> None:
     graph = Graph()
     one, bad, broken, two = queue(graph, (1,), (-1,), (2e6,), (2,), plan=SHARED)
