@@ -102,8 +102,9 @@ class Application:
         self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, receive: Receive
     ) -> Answer:
         """Wait until a request is answered, or until its client closes the connection."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        job = self.handler.submit(route, method, headers, body, answer.set_result)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        job = self.handler.submit(route, method, headers, body, loop.time(), answer.set_result)
         if job is not None:
             closed = asyncio.ensure_future(receive())
             await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)

@@ -92,6 +92,12 @@ class Protocol(HttpToolsProtocol):
     _timer: TimerHandle | None = None
     _quiet_since: float | None = None
     """The time of the last response that this class wrote itself, or None if more data has arrived since then."""
+    _served_at = 0.0
+    """The time of the last response that this class wrote itself, or of the connection's start.
+
+    The event loop does not read requests in the order of their arrival. The client that was served least recently has
+    probably waited longest.
+    """
     _idle_timer: TimerHandle | None = None
     _ignored = False
     """True if the current message has the header `Upgrade`, so that it is parsed again without the header."""
@@ -115,6 +121,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._served_at = self.loop.time()
         self.flow = OneReadAhead(transport, self.pipeline)
         if len(self.connections) > self.max_connections:
             self._break_off(b"503 Service Unavailable\r\nretry-after: 1")
@@ -242,7 +249,7 @@ class Protocol(HttpToolsProtocol):
             is_last = self._is_last(headers)
             if self.handler.queues:
                 send = partial(self._send, route, method, started, is_last)
-                self._job = self.handler.submit(route, method, headers, body, send)
+                self._job = self.handler.submit(route, method, headers, body, self._served_at, send)
             else:
                 self._send(route, method, started, is_last, self.handler.answer(route, method, headers, body))
 
@@ -279,7 +286,7 @@ class Protocol(HttpToolsProtocol):
         body = b"" if method == "HEAD" else answer.body
         self.transport.write(b"".join([STATUS_LINE[answer.status], default_head, answer.head, last, body]))
         self.server_state.total_requests += 1
-        self._quiet_since = self.loop.time()
+        self._quiet_since = self._served_at = self.loop.time()
         if close:
             self.transport.close()
         elif self._idle_timer is None:  # one timer for many requests, because starting a timer is slow

@@ -84,7 +84,7 @@ class LoadShedder:
 
     def __init__(self, max_seconds: float, runs: Runs) -> None:
         self.is_busy = False
-        """True if several requests arrived in the most recent iteration that had requests."""
+        """True if several requests have arrived in this iteration, or arrived in the previous one that had requests."""
         self._runs = runs
         self._max = max_seconds
         self._requests = 0
@@ -100,7 +100,7 @@ class LoadShedder:
             asyncio.get_running_loop().call_soon(self._end)
             self._is_overloaded = waiting > self._max
         elif self._requests == 2:
-            self._began = time.thread_time()
+            self._began, self.is_busy = time.thread_time(), True
         # CPU time cannot exceed elapsed time. Elapsed time is checked first, because reading it needs no system call.
         elif not self._is_overloaded and time.monotonic() - self._began_by_clock + waiting > self._max:
             self._is_overloaded = time.thread_time() - self._began + waiting > self._max
@@ -171,9 +171,17 @@ class PredictionHandler:
         return self.runs.is_sharing
 
     def submit(
-        self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]
+        self,
+        route: Route,
+        method: str,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        since: float,
+        send: Callable[[Answer], None],
     ) -> Job | None:
         """Read a complete request, and queue its rows. `send` receives the response after the model run.
+
+        If the model is slow, and not all queued requests fit into one run, those with the lowest `since` are run first.
 
         Returns the queued job. If the request is refused, `send` receives the response at once, and None is returned.
         """
@@ -193,7 +201,7 @@ class PredictionHandler:
         if rows == 1:  # the next request with a single record overwrites these tensors
             tensors = {name: each.copy() for name, each in tensors.items()}
         values = None if self._log is None else (*self._model.records.take_values(), len(body))
-        return self.runs.add(tensors, rows, partial(self._finish, route, headers, form, values, send))
+        return self.runs.add(tensors, rows, since, partial(self._finish, route, headers, form, values, send))
 
     def _finish(
         self,

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
@@ -33,7 +34,8 @@ REPEATS = 5
 REPEAT_SECONDS = 0.01
 """Time limit in seconds for measuring the runs of one size.
 
-A run is repeated up to `REPEATS` times within this limit, and the shortest time is used.
+A run is repeated once, and up to `REPEATS` times within this limit. The shortest time is used, because the first run of
+a size is slow.
 """
 SHARING_SECONDS = 5e-6
 SHARING_PART = 0.05
@@ -59,16 +61,17 @@ ONE_RUN_EACH = Plan()
 
 
 class Job:
-    """The rows of one request.
+    """The rows of one request. Jobs with the lowest `since`, which is a time of the event loop, are run first.
 
     `done` is called with the predictions, or with the exception that a run raised.
     """
 
-    __slots__ = ("done", "parts", "rows", "start", "tensors")
+    __slots__ = ("done", "parts", "rows", "since", "start", "tensors")
 
-    def __init__(self, tensors: Tensors, rows: int, done: "Done") -> None:
+    def __init__(self, tensors: Tensors, rows: int, since: float, done: "Done") -> None:
         self.tensors = tensors
         self.rows = rows
+        self.since = since
         self.start = 0  # the first row without a prediction
         self.parts: list[Predictions] = []
         self.done = done
@@ -88,13 +91,14 @@ class Runs:
         self._model = model
         self._jobs: deque[Job] = deque()
         self._is_scheduled = False
+        self._is_slow = plan.is_shared and plan.max_rows < SHARED_ROWS  # the order matters little for short runs
         self._was_shared = False
         self._waiting_before = 0  # number of jobs for which the next run already waits
         self._shared_rows = min(SHARED_ROWS, plan.max_rows) if plan.is_shared else 1
 
-    def add(self, tensors: Tensors, rows: int, done: Done) -> Job:
+    def add(self, tensors: Tensors, rows: int, since: float, done: Done) -> Job:
         """Add the rows of a request. `tensors` must not be changed afterwards."""
-        job = Job(tensors, rows, done)
+        job = Job(tensors, rows, since, done)
         self._jobs.append(job)
         self.waiting_seconds += self._seconds_of_a_run(job)
         self._schedule()
@@ -143,6 +147,8 @@ class Runs:
         if self._is_filling():
             self._schedule()
             return
+        if self._is_slow and len(self._jobs) > self._shared_rows:
+            self._jobs = deque(sorted(self._jobs, key=attrgetter("since")))
         job = self._jobs.popleft()
         try:
             if job.rows > self.plan.max_rows:
@@ -176,6 +182,7 @@ class Runs:
             job.parts.append(self._model.run({name: each[job.start : stop] for name, each in job.tensors.items()}))
             job.start = stop
             if stop < job.rows:
+                job.since = asyncio.get_running_loop().time()
                 self._jobs.append(job)
                 return
             predictions = self._model.accept(job.tensors, np.concatenate(job.parts))
@@ -266,7 +273,7 @@ def _run_repeatedly(model: ServedModel, tensors: Tensors) -> tuple[float, Predic
     """
     clock = time.thread_time if model.runs_on_cpu else time.perf_counter
     times: list[float] = []
-    while len(times) < REPEATS and sum(times) < REPEAT_SECONDS:
+    while len(times) < 2 or (len(times) < REPEATS and sum(times) < REPEAT_SECONDS):
         started = clock()
         predictions = model.run(tensors)
         times.append(clock() - started)

@@ -20,7 +20,7 @@ from slipway.bundle import Tensors
 from slipway.errors import InputError
 from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
-from slipway.serving.predict import PredictionHandler
+from slipway.serving.predict import LoadShedder, PredictionHandler
 from slipway.serving.problems import Problem
 from slipway.serving.routes import make_app
 from slipway.serving.runs import Job, Plan, Runs, measure
@@ -89,7 +89,7 @@ def queue(
             results[i] = result if isinstance(result, Exception) else result[:, 0].tolist()
 
         added = [
-            runs.add(rows(*values), len(values), lambda result, i=i: done(i, result))  # type: ignore[misc]
+            runs.add(rows(*values), len(values), 0.0, lambda result, i=i: done(i, result))  # type: ignore[misc]
             for i, values in enumerate(jobs)
         ]
         if then:
@@ -127,7 +127,7 @@ def add_in_iterations(graph: Graph, *iterations: int, plan: Plan) -> list[bool]:
         for jobs in iterations:
             sharing.append(runs.is_sharing)
             for _ in range(jobs):
-                runs.add(rows(1), 1, lambda _: None)
+                runs.add(rows(1), 1, 0.0, lambda _: None)
             await asyncio.sleep(0)
         for _ in range(200):
             await asyncio.sleep(0)
@@ -152,6 +152,51 @@ def test_runs_that_are_not_shared_wait_for_no_other_request() -> None:
     graph = Graph()
     assert add_in_iterations(graph, 1, 1, 0, 0, plan=CUT) == [False] * 4
     assert [len(each) for each in graph.runs] == [1, 1]
+
+
+def test_the_client_that_was_served_least_recently_is_run_first() -> None:
+    graph = Graph()
+
+    async def add() -> None:
+        runs = Runs(graph, Plan(max_rows=2, is_shared=True), 1000)  # type: ignore[arg-type]
+        for since in (3, 1, 4, 2, 5):
+            runs.add(rows(since), 1, float(since), lambda _: None)
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    asyncio.run(add())
+    assert graph.runs == [[1, 2], [3, 4], [5]]
+
+
+def test_a_long_request_does_not_delay_clients_that_were_served_recently() -> None:
+    graph = Graph()
+
+    async def add() -> None:
+        runs = Runs(graph, Plan(max_rows=2, is_shared=True), 1000)  # type: ignore[arg-type]
+        now = asyncio.get_running_loop().time()
+        runs.add(rows(*range(10)), 10, now - 2, lambda _: None)
+        for value in (20, 21, 22):
+            runs.add(rows(value), 1, now - 1, lambda _: None)
+        for _ in range(200):
+            await asyncio.sleep(0)
+
+    asyncio.run(add())
+    assert graph.runs[:3] == [[0, 1], [20, 21], [22]]
+
+
+def test_the_second_request_of_an_iteration_makes_the_server_busy() -> None:
+    busy: list[bool] = []
+
+    async def arrive() -> None:
+        shedder = LoadShedder(1.0, Runs(Graph(), SHARED, 1000))  # type: ignore[arg-type]
+        for requests in (1, 2, 1, 1):
+            for _ in range(requests):
+                shedder.is_overloaded()
+                busy.append(shedder.is_busy)
+            await asyncio.sleep(0)
+
+    asyncio.run(arrive())
+    assert busy == [False, False, True, True, False]
 
 
 def test_a_request_is_queued_after_a_shared_run_and_while_others_wait() -> None:
@@ -299,7 +344,7 @@ def test_the_rest_of_a_request_is_not_run_for_a_client_that_left(serve: Serve, h
 def together(server: Server, requests: list[bytes]) -> list[bytes]:
     """Send requests on connections of their own while the server is stopped, twice. Return the last answers."""
     held = [connected(server) for _ in requests]
-    for _ in range(2):  # the server shares runs after a turn with several requests
+    for _ in range(2):  # the first time, the first request is answered alone
         server.process.send_signal(signal.SIGSTOP)
         for each, request in zip(held, requests, strict=True):
             each.sendall(request)
