@@ -166,9 +166,7 @@ class PredictionHandler:
     @property
     def queues(self) -> bool:
         """Return whether a new request must wait in a queue, to share a model run or to take turns with others."""
-        if self.load_shedder.is_busy:
-            return self.runs.plan.is_shared or self.runs.cuts
-        return self.runs.is_sharing
+        return (self.load_shedder.is_busy or self.runs.is_contended) and (self.runs.plan.is_shared or self.runs.cuts)
 
     def submit(
         self,

@@ -91,7 +91,8 @@ class Runs:
         self._model = model
         self._jobs: deque[Job] = deque()
         self._is_scheduled = False
-        self._is_slow = plan.is_shared and plan.max_rows < SHARED_ROWS  # the order matters little for short runs
+        self._short_jobs = 0  # number of queued jobs that need one run
+        self._is_slow = plan.max_rows < SHARED_ROWS  # the order matters little for short runs
         self._was_shared = False
         self._waiting_before = 0  # number of jobs for which the next run already waits
         self._shared_rows = min(SHARED_ROWS, plan.max_rows) if plan.is_shared else 1
@@ -100,6 +101,7 @@ class Runs:
         """Add the rows of a request. `tensors` must not be changed afterwards."""
         job = Job(tensors, rows, since, done)
         self._jobs.append(job)
+        self._short_jobs += self._is_short(job)
         self.waiting_seconds += self._seconds_of_a_run(job)
         self._schedule()
         return job
@@ -117,9 +119,9 @@ class Runs:
             self._leave(job)
 
     @property
-    def is_sharing(self) -> bool:
-        """True if the next request probably shares a run: a job is queued, or the latest run was shared."""
-        return self.plan.is_shared and (self._was_shared or bool(self._jobs))
+    def is_contended(self) -> bool:
+        """True if the next short request probably has competitors: some are queued, or the latest run had several."""
+        return self._was_shared or self._short_jobs > 0
 
     def seconds_ahead(self, rows: int) -> float:
         """Return the delay in seconds that queued jobs would cause for a new request with this number of rows.
@@ -132,7 +134,11 @@ class Runs:
     def _seconds_of_a_run(self, job: Job) -> float:
         return min(job.rows, self.plan.max_rows) * self.plan.seconds_per_row
 
+    def _is_short(self, job: Job) -> bool:
+        return job.rows <= self.plan.max_rows
+
     def _leave(self, job: Job) -> None:
+        self._short_jobs -= self._is_short(job)
         self.waiting_seconds = self.waiting_seconds - self._seconds_of_a_run(job) if self._jobs else 0.0
 
     def _schedule(self) -> None:
@@ -151,10 +157,10 @@ class Runs:
             self._jobs = deque(sorted(self._jobs, key=attrgetter("since")))
         job = self._jobs.popleft()
         try:
-            if job.rows > self.plan.max_rows:
-                self._run_part(job)
-            else:
+            if self._is_short(job):
                 self._run_together(self._with_others(job))
+            else:
+                self._run_part(job)
         finally:
             if self._jobs:
                 self._schedule()

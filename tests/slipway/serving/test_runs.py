@@ -119,13 +119,13 @@ def test_a_shared_run_has_at_most_the_rows_of_one_run() -> None:
 
 
 def add_in_iterations(graph: Graph, *iterations: int, plan: Plan) -> list[bool]:
-    """Add a number of jobs in each iteration of the event loop. Return `is_sharing` at the start of each iteration."""
-    sharing: list[bool] = []
+    """Add a number of jobs in each iteration of the event loop. Return `is_contended` at the start of each."""
+    contended: list[bool] = []
 
     async def add() -> None:
         runs = Runs(graph, plan, 1000)  # type: ignore[arg-type]
         for jobs in iterations:
-            sharing.append(runs.is_sharing)
+            contended.append(runs.is_contended)
             for _ in range(jobs):
                 runs.add(rows(1), 1, 0.0, lambda _: None)
             await asyncio.sleep(0)
@@ -133,7 +133,7 @@ def add_in_iterations(graph: Graph, *iterations: int, plan: Plan) -> list[bool]:
             await asyncio.sleep(0)
 
     asyncio.run(add())
-    return sharing
+    return contended
 
 
 def test_a_shared_run_waits_while_requests_arrive() -> None:
@@ -182,6 +182,13 @@ def test_a_long_request_does_not_delay_clients_that_were_served_recently() -> No
 
     asyncio.run(add())
     assert graph.runs[:3] == [[0, 1], [20, 21], [22]]
+
+
+def test_a_short_request_does_not_wait_for_a_long_one() -> None:
+    contended: list[bool] = []
+    queue(Graph(), tuple(range(10)), plan=CUT, then=lambda runs, _: contended.append(runs.is_contended))
+    queue(Graph(), tuple(range(10)), (1,), plan=CUT, then=lambda runs, _: contended.append(runs.is_contended))
+    assert contended == [False, True]
 
 
 def test_the_second_request_of_an_iteration_makes_the_server_busy() -> None:
