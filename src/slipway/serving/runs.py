@@ -28,6 +28,9 @@ SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
 """At startup, the server measures the time of a run with each of these numbers of rows."""
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
+SHARED_TIMES = 2
+"""A shared run can have this many times the rows of another run, because runs of a slow model with few rows are slow
+per row."""
 COMPARED_ROWS = 16
 """Number of rows in the run that tests sharing. Its time per row is compared with a run of one row."""
 REPEATS = 5
@@ -51,7 +54,7 @@ class Plan(Struct, frozen=True):
     """How the server divides rows into runs. The default makes one run for each request."""
 
     max_rows: int = 2**62
-    """Maximum number of rows in a run."""
+    """Maximum number of rows in a run for one request."""
     seconds_per_row: float = 0.0
     is_shared: bool = False
     """True if requests that arrive together share a run."""
@@ -95,7 +98,7 @@ class Runs:
         self._is_slow = plan.max_rows < SHARED_ROWS  # the order matters little for short runs
         self._was_shared = False
         self._waiting_before = 0  # number of jobs for which the next run already waits
-        self._shared_rows = min(SHARED_ROWS, plan.max_rows) if plan.is_shared else 1
+        self._shared_rows = min(SHARED_ROWS, SHARED_TIMES * plan.max_rows) if plan.is_shared else 1
 
     def add(self, tensors: Tensors, rows: int, since: float, done: Done) -> Job:
         """Add the rows of a request. `tensors` must not be changed afterwards."""
@@ -240,7 +243,7 @@ class Runs:
 
 
 def measure(model: ServedModel, max_seconds: float, sharing: Sharing) -> Plan:
-    """Measure the time of runs on the golden rows. In the returned plan, no run takes longer than `max_seconds`.
+    """Measure the time of runs on the golden rows. In the returned plan, no run for one request exceeds `max_seconds`.
 
     With `auto`, requests share runs if that is faster and gives exactly the same predictions. Raises InputError if
     `sharing` is `on`, but the prediction for a row depends on the other rows in the run.

@@ -31,8 +31,11 @@ class Settings(BaseModel):
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Seconds = 0.2
     """Maximum CPU time for requests that have arrived together. Beyond this time, the server refuses requests."""
-    max_run: Seconds = 0.03
-    """Maximum time of one run of the model graph. A request that would take longer is divided into several runs."""
+    max_run: Seconds = 0.015
+    """Maximum time of one run of the model graph. A request that would take longer is divided into several runs.
+
+    A run for several requests can take twice as long.
+    """
     share_runs: Literal["auto", "on", "off"] = "auto"
     """`auto`: requests that arrive together share a run if that is faster and gives equal predictions."""
     deadline: Seconds = 10
