@@ -20,7 +20,7 @@ from slipway.integrations.git import Snapshot, snapshot
 from slipway.provenance import Provenance
 from slipway.release import registry, review_lookup, reviewed_bundle
 from slipway.release.component import Deployed
-from slipway.release.history import PRODUCTION, live, object_id, refuse_withdrawn, releases
+from slipway.release.history import PRODUCTION, all_releases, live, object_id, refuse_withdrawn
 from slipway.release.image import provenance_at_head
 from slipway.release.model_card import CARD, model_card
 from slipway.release.review_lookup import Review
@@ -75,7 +75,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     _refuse_uncommitted()
     shutil.rmtree(FOLDER, ignore_errors=True)
     head = snapshot()
-    history = list(releases(head, PRODUCTION))
+    history = all_releases(head, PRODUCTION)
     # In a new fork, the last release in the git history is a release of the sample's model, which `init` has removed.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
     reproduce(since)

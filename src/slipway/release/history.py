@@ -107,6 +107,16 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
         at, now = before, earlier
 
 
+def all_releases(at: Snapshot, environment: str) -> list[Release]:
+    """Return all releases to an environment, newest first.
+
+    Raises CheckFailed in a shallow clone. Without the older commits, a rolled back release would look like any other.
+    """
+    if at.repository.is_shallow:
+        raise CheckFailed("This clone is shallow, so it lacks releases; fetch them with `git fetch --unshallow`.")
+    return list(releases(at, environment))
+
+
 def previous(history: Sequence[Release]) -> int | None:
     """Return the index of the release that a rollback restores by default, or None if there is no earlier one.
 

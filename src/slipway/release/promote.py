@@ -15,11 +15,11 @@ from slipway.release.component import Deployed, Image, render
 from slipway.release.history import (
     PRODUCTION,
     Release,
+    all_releases,
     live,
     previous,
     refuse_withdrawn,
     release_file,
-    releases,
     require_component,
 )
 
@@ -50,7 +50,7 @@ def promote(
             return {}
         require_component(now, environment)
         if environment == PRODUCTION and not again:
-            history = list(releases(now, environment))
+            history = all_releases(now, environment)
             refuse_withdrawn(history, provenance.bundle, lambda deployed: deployed.image == image)
         files = {release_file(environment): render(Deployed(image, provenance, version, batch))}
         return files | (_candidate_files(now, made_of, candidate) if environment == PRODUCTION else {})
@@ -67,13 +67,13 @@ def roll_back(
     the rollback, and the release that is live now. The commit is None if nothing had to be restored. This is the case
     if the release is already live, or if an earlier attempt of the same workflow run has rolled back. It is also the
     case if `digest` is given and the live image has another digest. Raises CheckFailed if there is no earlier release,
-    or if `to` is None and another release is made at the same time.
+    if `to` is None and another release is made at the same time, or in a shallow clone.
     """
 
     def is_another(deployed: Deployed | None) -> bool:
         return digest is not None and (deployed is None or deployed.image.digest != digest)
 
-    history = list(releases(tip(environ), environment))
+    history = all_releases(tip(environ), environment)
     # A second attempt of a workflow run must not roll back one more release. A digest already prevents that.
     run = f"Workflow run: {run_url(environ)}\n" if digest is None and in_actions(environ) else ""
     is_done = bool(run) and any(snapshot(each.commit).commit.message.endswith(f"\n{run}") for each in history)

@@ -304,6 +304,24 @@ def test_rollback_keeps_later_data_and_edits(work: Repository, offer: Offer, sli
     assert now.image == image(2)
 
 
+def test_a_shallow_clone_neither_releases_nor_rolls_back(
+    work: Repository, bare: Repository, offer: Offer, slipway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Releases A, B, a rollback to A, and C. Without the first of them, two rollbacks would restore B."""
+    for number, words in enumerate(("A", "B"), 1):
+        release(work, offer, slipway, number, words)
+    assert slipway("rollback", PRODUCTION).code == 0
+    before = release(work, offer, slipway, 3, "C")
+    work.must("git", "clone", "--quiet", "--depth=3", f"file://{bare.path}", str(tmp_path / "shallow"))
+    shallow = Repository(tmp_path / "shallow")
+    shallow.must("cp", "-r", str(work.path / "build"), "build")
+    monkeypatch.chdir(shallow.path)
+    for verb in (["rollback", PRODUCTION], ["promote", PRODUCTION, *flags(4)]):
+        result = slipway(*verb)
+        assert (result.code, "fetch them with `git fetch --unshallow`" in result.err) == (1, True), result
+    assert tree(shallow) == before
+
+
 def test_rollback_fails_without_an_earlier_release(work: Repository, offer: Offer, slipway: Run) -> None:
     nothing = slipway("rollback", PRODUCTION)
     assert (nothing.code, "Nothing has been released to production yet" in nothing.err) == (1, True)
