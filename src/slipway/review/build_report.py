@@ -1,5 +1,6 @@
 """Build the report from the pipeline's files, git and DVC."""
 
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -294,13 +295,21 @@ def _delivery_change(name: str, before: Files, now: Files, counted: DeliveryCoun
 
 
 def _hashes(files: DVCFileSystem) -> dict[str, dict[str, str]]:
-    """Return the hash of each file in data/, by the name of the delivery and the path of the file."""
+    """Return the hash of each file in data/, by the name of the delivery and the path of the file.
+
+    Files that are committed to Git instead of DVC have no hash of DVC, so their content is hashed.
+    """
     found: dict[str, dict[str, str]] = {}
     for path, info in files.find(str(artifacts.DATA), detail=True).items():
         top, *rest = Path(path).relative_to(artifacts.DATA).parts
         name = delivery_name(top, is_folder=bool(rest)) or top
-        found.setdefault(name, {})[path] = info["dvc_info"]["md5"]
+        tracked = info.get("dvc_info")
+        found.setdefault(name, {})[path] = tracked["md5"] if tracked else _md5(files.read_bytes(path))
     return found
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _rows(files: DVCFileSystem, paths: Mapping[str, str]) -> list[bytes]:

@@ -154,6 +154,23 @@ def test_a_stopped_pipeline_is_reported_with_its_error_and_deliveries(clone: Clo
     assert "NO VERDICT" in (repository.path / "build/report/report.html").read_text()
 
 
+def test_data_in_git_instead_of_dvc_is_reported(clone: Clone) -> None:
+    repository = clone("in-git")
+    repository.must("dvc", "pull", "--quiet", "data.dvc")
+    repository.must("git", "rm", "--quiet", "data.dvc")
+    with (repository.path / "data/1997H1.csv").open("a") as delivery:
+        delivery.write("a row\n")
+    repository.must("git", "add", "--force", "data")
+    repository.commit("Keep the data in Git")
+    result = repository.run("slipway", "reproduce")
+    assert result.code == 1
+    assert "data.dvc" in result.err
+    report = reported(repository)
+    assert report.stopped
+    assert report.stopped.stage == "reproduce"
+    assert "| 1997H1 | changed | +1 / -0 |" in (repository.path / "build/report/report.md").read_text()
+
+
 def test_data_that_was_not_pushed_is_reported_with_the_cure(clone: Clone) -> None:
     repository = clone("unpushed")
     repository.must("git", "rm", "-r", "--quiet", "sample/remote")
