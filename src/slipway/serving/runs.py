@@ -64,9 +64,10 @@ ONE_RUN_EACH = Plan()
 
 
 class Job:
-    """The rows of one request. Jobs with the lowest `since`, which is a time of the event loop, are run first.
+    """The rows of one request.
 
-    `done` is called with the predictions, or with the exception that a run raised.
+    `since` is the time on the event loop's clock since which the client has probably been waiting. `done` is
+    called with the predictions, or with the exception that a run raised.
     """
 
     __slots__ = ("done", "parts", "rows", "since", "start", "tensors")

@@ -1,7 +1,9 @@
 """A graph with the output `signals`: its numbers are counted for drift like features, and are in no answer."""
 
+import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +19,7 @@ from slipway.monitoring.drift import compare
 from slipway.monitoring.drift_sources import of_pages, of_rows
 from slipway.pipeline.tensors import features, tensors
 from slipway.serving.protocols import Infer, Invocations, Predict
-from slipway.serving.runs import Job, Plan, Runs, measure
+from slipway.serving.runs import Plan, Runs, measure
 from slipway.serving.served_model import ServedModel
 from tests.slipway.monitoring.counted import page
 from tests.slipway.pipeline.test_image_columns import Brightness, model, train_on
@@ -87,13 +89,19 @@ def test_no_answer_has_a_signal(served: ServedModel) -> None:
 def test_signals_of_divided_and_shared_runs_are_counted(served: ServedModel) -> None:
     frame = features(rows_with(False, 5), served.schema)
     given = tensors(frame, served.schema)
-    runs, answered = Runs(served, Plan(max_rows=2), 1_000), []
-    job = Job(given, 5, lambda result: answered.append(result))
-    while job.start < job.rows:
-        runs._run_part(job)
-        runs._jobs.clear()
-    assert answered[0].shape == (5, 1)
-    assert sum(served.metrics.bins()["feature"]["signals[1]"]) == 5
+    answered: list[Any] = []
+
+    async def score() -> None:
+        runs = Runs(served, Plan(max_rows=2, is_shared=True), 1_000)
+        runs.add(given, 5, 0.0, answered.append)
+        for _ in range(2):
+            runs.add({name: each[:1] for name, each in given.items()}, 1, 0.0, answered.append)
+        while len(answered) < 3:
+            await asyncio.sleep(0)
+
+    asyncio.run(score())
+    assert sorted(len(each) for each in answered) == [1, 1, 5]
+    assert sum(served.metrics.bins()["feature"]["signals[1]"]) == 7
     assert measure(served, 1, "on").is_shared
 
 
