@@ -16,6 +16,7 @@ from slipway.cli.terminal import (
     out,
     read_params,
     say,
+    say_reasons,
     today,
 )
 from slipway.contract import load_model
@@ -192,9 +193,10 @@ def monitor() -> None:
 
 def _say_ingested(result: "IngestResult") -> None:
     for delivery in result.ingested:
-        noun = "keys" if delivery.counts.lists_keys else "rows"
-        rows = f"{delivery.counts.accepted:,} {noun} accepted, {delivery.counts.quarantined:,} quarantined"
+        noun = "key" if delivery.counts.lists_keys else "row"
+        rows = f"{delivery.counts.accepted:,} {noun}s accepted, {delivery.counts.quarantined:,} quarantined"
         say("ingest", escape(f"{delivery.name} ingested: {rows}"))
+        say_reasons(delivery.counts.reasons, noun)
         for note in delivery.counts.notes:
             say("", escape(note))
     for name in result.recorded:

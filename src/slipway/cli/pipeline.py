@@ -5,7 +5,7 @@ from rich.markup import escape
 
 from slipway import artifacts
 from slipway.artifacts import Verdict, listed
-from slipway.cli.terminal import EXIT_CODES, app, engine_of, out, read_params, say, today
+from slipway.cli.terminal import EXIT_CODES, app, engine_of, out, read_params, say, say_reasons, today
 from slipway.config import Params
 from slipway.contract import Model, load_model
 from slipway.integrations.compute import joblib_on
@@ -33,8 +33,7 @@ def validate() -> None:
     params, model = _inputs()
     result = stage.run(params, model, today(), engine_of(params))
     say("validate", f"{result.accepted:,} rows accepted, {result.quarantined:,} quarantined")
-    for reason, rows in result.reasons.items():
-        say("", f"[dim]{rows:,} row{'s' * (rows != 1)}: {escape(reason)}[/]")
+    say_reasons(result.reasons)
     for note, names in result.deliveries_by_note.items():
         say("", f"{escape(listed(names))}: {escape(note)}")
     for path, reason in result.not_taken.items():

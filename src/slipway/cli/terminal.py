@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from slipway import artifacts
 from slipway.config import Params, load_params
@@ -86,6 +87,12 @@ def today() -> date:
 def say(step: str, text: str) -> None:
     """Print one line about a step of a verb. `text` is Rich markup."""
     out.print(f"[bold]{step:>9}[/]  {text}")
+
+
+def say_reasons(reasons: Mapping[str, int], noun: str = "row") -> None:
+    """Print the number of quarantined rows for each reason."""
+    for reason, rows in reasons.items():
+        say("", f"[dim]{rows:,} {noun}{'s' * (rows != 1)}: {escape(reason)}[/]")
 
 
 def output(values: Mapping[str, str]) -> None:

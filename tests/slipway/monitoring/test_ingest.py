@@ -204,6 +204,7 @@ def test_a_folder_of_images_is_ingested_as_an_index_and_an_archive(
     edit(Path("params.yaml"), "max_invalid_share: 0.10", "max_invalid_share: 0.50")
     result = slipway("ingest")
     assert "2025-1 ingested: 2 rows accepted, 1 quarantined" in result.out, result.err
+    assert "1 row: has 4 values instead of 3" in result.out
     assert {path.name for path in Path("data/2025-1").iterdir()} == {"index.csv", "images-00000.zip"}
     assert Path("data/2025-1/index.csv").read_bytes() == (folder / "index.csv").read_bytes()
     assert "no new delivery" in slipway("ingest").out
