@@ -270,6 +270,18 @@ def test_a_slow_graph_is_cut_to_the_time_of_a_run(monkeypatch: pytest.MonkeyPatc
     assert (plan.max_rows, plan.is_shared) == (10, False)
 
 
+def test_the_slow_first_run_of_a_size_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cold(Graph):
+        def run(self, tensors: Tensors) -> Any:
+            sizes = [len(each) for each in self.runs]
+            self.seconds += 0 if len(tensors["numbers"]) in sizes else 0.1
+            return super().run(tensors)
+
+    graph = Cold(seconds_per_row=0.0019)
+    monkeypatch.setattr(time, "thread_time", lambda: graph.seconds)
+    assert measure(graph, 0.02, "auto").max_rows == 10  # type: ignore[arg-type]
+
+
 def test_a_cheap_graph_is_not_cut(champion: ServedModel) -> None:
     assert not Runs(champion, measure(champion, 0.02, "auto"), 1000).cuts
 
