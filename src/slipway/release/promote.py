@@ -64,10 +64,10 @@ def roll_back(
     """Restore the release that was live at the commit `to`.
 
     If `to` is None, restore the newest release of another image that was not rolled back itself. Returns the commit of
-    the rollback, and the release that is live now. The commit is None if nothing had to be restored. This is the case
-    if the release is already live, or if an earlier attempt of the same workflow run has rolled back. It is also the
-    case if `digest` is given and the live image has another digest. Raises CheckFailed if there is no earlier release,
-    if `to` is None and another release is made at the same time, or in a shallow clone.
+    the rollback, and the release that is live now. The commit is None if the release to restore is already live. The
+    commit is also None if an earlier attempt of the same workflow run has rolled back, or if the live image does not
+    have the given `digest`. Raises CheckFailed if the clone is shallow, or if there is no earlier release. If `to` is
+    None, a release that is made at the same time also raises CheckFailed.
     """
 
     def is_another(deployed: Deployed | None) -> bool:

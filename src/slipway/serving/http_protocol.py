@@ -90,8 +90,8 @@ class Protocol(HttpToolsProtocol):
     _headers_continue = False
     _header_bytes = 0
     _timer: TimerHandle | None = None
-    _quiet_since: float | None = None
-    """The time of the last response that this class wrote itself, or None if more data has arrived since then."""
+    _is_quiet = False
+    """True if no data has arrived since the last response that this class wrote itself."""
     _served_at = 0.0
     """The time of the last response that this class wrote itself, or of the connection's start.
 
@@ -145,7 +145,7 @@ class Protocol(HttpToolsProtocol):
         super().shutdown()
 
     def data_received(self, data: bytes) -> None:
-        self._quiet_since = None
+        self._is_quiet = False
         super().data_received(data)
         if self._route is not None and not self._refused:
             self._route = None
@@ -167,7 +167,7 @@ class Protocol(HttpToolsProtocol):
         elif self.headers and len(self.headers) > MAX_HEADERS:
             self.transport.abort()  # too many trailers, which are headers after the body
         elif (
-            self._quiet_since is None
+            not self._is_quiet
             and self._job is None
             and (self.cycle is None or self.cycle.response_complete)
             and self.timeout_keep_alive_task is None
@@ -179,7 +179,7 @@ class Protocol(HttpToolsProtocol):
         self._finish_job()  # responses must be sent in the order of the requests
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_headers, self._headers_continue = True, False
-        self._quiet_since = None
+        self._is_quiet = False
 
     def _make_scope(self) -> None:
         """Create uvicorn's scope for the current request. Requests that this class answers do not need a scope."""
@@ -286,7 +286,7 @@ class Protocol(HttpToolsProtocol):
         body = b"" if method == "HEAD" else answer.body
         self.transport.write(b"".join([STATUS_LINE[answer.status], default_head, answer.head, last, body]))
         self.server_state.total_requests += 1
-        self._quiet_since = self._served_at = self.loop.time()
+        self._served_at, self._is_quiet = self.loop.time(), True
         if close:
             self.transport.close()
         elif self._idle_timer is None:  # one timer for many requests, because starting a timer is slow
@@ -294,9 +294,9 @@ class Protocol(HttpToolsProtocol):
 
     def _end_quiet(self) -> None:
         self._idle_timer = None
-        if self._quiet_since is None:
+        if not self._is_quiet:
             return  # a request is in progress, and has its own timers
-        left = self._quiet_since + self.timeout_keep_alive - self.loop.time()
+        left = self._served_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self._idle_timer = self.loop.call_later(left, self._end_quiet)
         else:

@@ -20,6 +20,16 @@ def reported(repository: Repository) -> Report:
     return read_report(repository.path / REPORT)
 
 
+def stopped(repository: Repository, stage: str) -> tuple[str, str, Report]:
+    """Run a pipeline that stops at a stage. Return the error, the reason in the report, and the report."""
+    result = repository.run("slipway", "reproduce")
+    assert result.code == 1
+    report = reported(repository)
+    assert report.stopped
+    assert report.stopped.stage == stage
+    return result.err, report.stopped.reason, report
+
+
 @pytest.fixture
 def delivery(judged: Clone, tmp_path: Path) -> tuple[Repository, str]:
     """Return a change that adds 1997H2 without pipeline results, and a remote that has its run-cache."""
@@ -124,13 +134,9 @@ def test_a_change_of_the_champion_is_refused(clone: Clone) -> None:
     release = json.loads((repository.path / "metrics/release.json").read_text())
     (repository.path / "metrics/release.json").write_text(json.dumps({**release, "value": 1e9}))
     repository.commit("Make the champion look weak")
-    result = repository.run("slipway", "reproduce")
-    assert result.code == 1
-    assert "metrics/release.json is changed here, but only a release may change which model is live" in result.err
-    report = reported(repository)
+    error, _, report = stopped(repository, "reproduce")
+    assert "metrics/release.json is changed here, but only a release may change which model is live" in error
     assert report.held
-    assert report.stopped
-    assert report.stopped.stage == "reproduce"
 
 
 def test_a_stopped_pipeline_is_reported_with_its_error_and_deliveries(clone: Clone) -> None:
@@ -141,12 +147,8 @@ def test_a_stopped_pipeline_is_reported_with_its_error_and_deliveries(clone: Clo
     (repository.path / "data/1997H2.csv").write_text("\n".join([header.replace("price", "cost"), *rows]) + "\n")
     repository.must("dvc", "add", "--quiet", "data")
     repository.commit("Take in 1997H2 by hand")
-    result = repository.run("slipway", "reproduce")
-    assert result.code == 1
-    report = reported(repository)
-    assert report.stopped
-    assert report.stopped.stage == "validate"
-    assert "price" in report.stopped.reason
+    _, reason, _ = stopped(repository, "validate")
+    assert "price" in reason
     text = (repository.path / "build/report/report.md").read_text()
     assert text.startswith("**NO VERDICT**: validate stopped:")
     assert f"| 1997H2 | added | +{len(rows):,} / -0 |" in text
@@ -162,12 +164,8 @@ def test_data_in_git_instead_of_dvc_is_reported(clone: Clone) -> None:
         delivery.write("a row\n")
     repository.must("git", "add", "--force", "data")
     repository.commit("Keep the data in Git")
-    result = repository.run("slipway", "reproduce")
-    assert result.code == 1
-    assert "data.dvc" in result.err
-    report = reported(repository)
-    assert report.stopped
-    assert report.stopped.stage == "reproduce"
+    error, _, _ = stopped(repository, "reproduce")
+    assert "data.dvc" in error
     assert "| 1997H1 | changed | +1 / -0 |" in (repository.path / "build/report/report.md").read_text()
 
 
@@ -175,14 +173,10 @@ def test_data_that_was_not_pushed_is_reported_with_the_cure(clone: Clone) -> Non
     repository = clone("unpushed")
     repository.must("git", "rm", "-r", "--quiet", "sample/remote")
     repository.commit("Lose the remote")
-    result = repository.run("slipway", "reproduce")
-    assert result.code == 1
-    assert "`dvc pull data.dvc champion.dvc` failed: failed to pull data from the cloud" in result.err
-    assert "run `dvc push` where it is" in result.err
-    report = reported(repository)
-    assert report.stopped
-    assert report.stopped.stage == "reproduce"
-    assert "failed to pull data" in report.stopped.reason
+    error, reason, _ = stopped(repository, "reproduce")
+    assert "`dvc pull data.dvc champion.dvc` failed: failed to pull data from the cloud" in error
+    assert "run `dvc push` where it is" in error
+    assert "failed to pull data" in reason
 
 
 def test_invalid_parameters_are_reported(clone: Clone) -> None:

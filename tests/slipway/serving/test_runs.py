@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,11 @@ def rows(*values: float) -> dict[str, Any]:
 
 
 def queue(
-    graph: Graph, *jobs: tuple[float, ...], plan: Plan, then: Callable[[Runs, list[Job]], None] | None = None
+    graph: Graph,
+    *jobs: tuple[float, ...],
+    plan: Plan,
+    since: Sequence[float] | None = None,
+    then: Callable[[Runs, list[Job]], None] | None = None,
 ) -> list[Any]:
     """Queue jobs, and return their results when no job is left."""
     results: list[Any] = [None] * len(jobs)
@@ -89,8 +93,8 @@ def queue(
             results[i] = result if isinstance(result, Exception) else result[:, 0].tolist()
 
         added = [
-            runs.add(rows(*values), len(values), 0.0, lambda result, i=i: done(i, result))  # type: ignore[misc]
-            for i, values in enumerate(jobs)
+            runs.add(rows(*values), len(values), start, lambda result, i=i: done(i, result))  # type: ignore[misc]
+            for i, (values, start) in enumerate(zip(jobs, since or [0.0] * len(jobs), strict=True))
         ]
         if then:
             then(runs, added)
@@ -112,7 +116,7 @@ def test_requests_that_arrive_together_share_a_run() -> None:
     assert graph.counted == [1, 2, 3, 4]
 
 
-def test_a_shared_run_has_at_most_the_rows_of_one_run() -> None:
+def test_a_shared_run_has_at_most_twice_the_rows_of_another_run() -> None:
     graph = Graph()
     queue(graph, (1, 2, 3), (4, 5, 6), (7, 8, 9), plan=SHARED)
     assert graph.runs == [[1, 2, 3, 4, 5, 6], [7, 8, 9]]
@@ -156,31 +160,14 @@ def test_runs_that_are_not_shared_wait_for_no_other_request() -> None:
 
 def test_the_client_that_was_served_least_recently_is_run_first() -> None:
     graph = Graph()
-
-    async def add() -> None:
-        runs = Runs(graph, Plan(max_rows=1, is_shared=True), 1000)  # type: ignore[arg-type]
-        for since in (3, 1, 4, 2, 5):
-            runs.add(rows(since), 1, float(since), lambda _: None)
-        for _ in range(200):
-            await asyncio.sleep(0)
-
-    asyncio.run(add())
+    queue(graph, (3,), (1,), (4,), (2,), (5,), since=(3, 1, 4, 2, 5), plan=Plan(max_rows=1, is_shared=True))
     assert graph.runs == [[1, 2], [3, 4], [5]]
 
 
 def test_a_long_request_takes_turns_with_clients_that_were_served_recently() -> None:
-    graph = Graph()
-
-    async def add() -> None:
-        runs = Runs(graph, Plan(max_rows=2, is_shared=True), 1000)  # type: ignore[arg-type]
-        now = asyncio.get_running_loop().time()
-        runs.add(rows(*range(10)), 10, now - 2, lambda _: None)
-        for value in (20, 21, 22):
-            runs.add(rows(value), 1, now - 1, lambda _: None)
-        for _ in range(200):
-            await asyncio.sleep(0)
-
-    asyncio.run(add())
+    graph, now = Graph(), time.monotonic()  # the clock of the event loop
+    jobs = (tuple(range(10)), (20,), (21,), (22,))
+    queue(graph, *jobs, since=(now - 2, now - 1, now - 1, now - 1), plan=Plan(max_rows=2, is_shared=True))
     assert graph.runs[:3] == [[0, 1], [20, 21, 22], [2, 3]]
 
 
